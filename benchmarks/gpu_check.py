@@ -25,6 +25,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,12 @@ def compare_frontends(check: Check) -> dict[str, Any]:
     return {"differences": found, "equal": max(found.values()) < FLOAT32_LIMIT}
 
 
+def first_gradient(model: nn.Module) -> Tensor:
+    """-> gradient of the first attention, which has passed through everything behind it."""
+    gradients = (each.grad for name, each in model.named_parameters() if "qkv.weight" in name)
+    return next(grad for grad in gradients if grad is not None).detach().cpu().clone()
+
+
 def compare_encoder(check: Check) -> dict[str, Any]:
     """ViT-base with all layers fused -> logits and gradient of the loss, in float32 and under bfloat16."""
     model = FusionClassifier(ViT(), LAYERS, learned=True, classes=CLASSES).eval()
@@ -150,9 +157,7 @@ def compare_encoder(check: Check) -> dict[str, Any]:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype is not None):
             logits = model(logmel.to(device)).float()
         F.cross_entropy(logits, label.to(device)).backward()
-        weight = model.encoder.blocks[0].attn.qkv.weight
-        assert weight.grad is not None
-        return logits.detach().cpu(), weight.grad.detach().cpu().clone()
+        return logits.detach().cpu(), first_gradient(model)
 
     expected = run(torch.device("cpu"), None)
     found: dict[str, float] = {}
@@ -172,11 +177,7 @@ def compare_pretraining(check: Check) -> dict[str, Any]:
         model.to(device).zero_grad()
         loss = model(logmel.to(device), noise.to(device)).loss
         loss.backward()
-        grad = next(
-            each for name, each in model.named_parameters() if "qkv.weight" in name and each.grad is not None
-        ).grad
-        assert grad is not None
-        return loss.detach().cpu(), grad.detach().cpu().clone()
+        return loss.detach().cpu(), first_gradient(model)
 
     expected = run(torch.device("cpu"))
     names = ("loss", "gradient")
@@ -318,8 +319,8 @@ def time_finetuning(check: Check) -> dict[str, Any]:
     for precision, bf16 in (("float32", False), ("bfloat16", True)):
         if bf16 and not check.large:
             continue
-        contenders[f"public, {precision}"] = lambda b=bf16: step_of(lambda: PlainClassifier(depth), 816, b)
-        contenders[f"rales, {precision}"] = lambda b=bf16: step_of(ours, 801, b)
+        contenders[f"public, {precision}"] = partial(step_of, partial(PlainClassifier, depth), 816, bf16)
+        contenders[f"rales, {precision}"] = partial(step_of, ours, 801, bf16)
     return measure_contenders(check, contenders, "public, float32")
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rales.evaluation.detection import auroc_interval, detect_findings, measure_detection, score_task_1_1
+from rales.evaluation.detection import auroc_interval, detect_findings, measure_detection
 
 
 def test_by_hand() -> None:
@@ -73,14 +73,3 @@ def test_findings_of_classes() -> None:
     found = detect_findings(true, p, list("abcd"))
     assert {name: one["positives"] for name, one in found.items()} == {"abnormal": 3, "crackle": 2, "wheeze": 2}
     assert {name: one["auroc"] for name, one in found.items()} == {"abnormal": 1, "crackle": 1, "wheeze": 1}
-
-
-def test_task_1_1() -> None:
-    confusion = [[30, 10, 0, 0], [5, 1, 4, 0], [0, 0, 5, 0], [5, 0, 0, 0]]
-    found = score_task_1_1(confusion)
-    assert (found["se"], found["sp"]) == (0.5, 0.75)
-    assert found["as"] == 0.625
-    assert found["hs"] == pytest.approx(0.6)
-    assert found["score"] == pytest.approx(0.6125)
-    assert score_task_1_1(np.diag([0, 1, 1, 1]) + np.eye(4, k=-1) * 0)["se"] == 1
-    assert score_task_1_1([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])["hs"] == 0

@@ -15,6 +15,7 @@ from rales.errors import UsageError
 from rales.evaluation import recordings
 from rales.evaluation.metrics import icbhi_scores
 from rales.inference.evaluate import evaluate_cycles, evaluate_data
+from rales.inference.evaluate_events import evaluate_events
 from rales.inference.load_model import load_model
 from rales.inference.predictor import Predictor
 from rales.training import finetune, run_folder
@@ -112,14 +113,16 @@ def test_sprsound_has_its_own_task(place: Path, model: Predictor, tmp_path: Path
         )
         add_sound(data, "test_wav", name)
     figures = evaluate(place, model, data)
-    tasks = figures["sprsound_task_1_1"]
-    assert {side: task["events"] for side, task in tasks.items()} == {"all": 6, "inter": 2, "intra": 4}
+    assert (figures["sprsound_task"]["task"], figures["sprsound_task"]["rows"]) == ("1-1", "events")
+    tasks = figures["sprsound_task"]["sides"]
+    assert {side: task["rows"] for side, task in tasks.items()} == {"all": 6, "inter": 2, "intra": 4}
     counts = np.array(figures["confusion"])
     assert tasks["all"]["sp"] == icbhi_scores(counts)["specificity"]
     assert tasks["all"]["se"] == 1 - counts[1:, 0].sum() / counts[1:].sum()
     inter = evaluate(place, model, data, part="inter")
     assert inter["protocol"]["cycles"] == 2
-    assert inter["sprsound_task_1_1"]["inter"] == tasks["inter"]
+    same = inter["sprsound_task"]["sides"]["inter"]
+    assert {**same, "as_ci95": None} == {**tasks["inter"], "as_ci95": None}  # NaN with one patient
 
 
 def test_labels_of_whole_recordings(place: Path, model: Predictor, tmp_path: Path) -> None:
@@ -188,6 +191,24 @@ def test_lines_for_a_person(place: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "5 recordings of 4 patients, labelled as a whole; cycles by" in out
 
 
+def test_events_are_found_and_scored(place: Path, model: Predictor, capsys: pytest.CaptureFixture[str]) -> None:
+    told = evaluate_events(model, place / "data", part="all")
+    assert told["events"]["annotated"] == len(read_cycles(place / "data"))
+    found = model.predict(place / "data", cycles="segment")
+    assert told["events"]["found"] == found["label"].notna().sum()
+    assert sum(told["cycles_found_by"].values()) == told["protocol"]["recordings"]
+    code, out, _ = command(capsys, "evaluate", place / "run", "--data", place / "data", "--split", "all", "--events")
+    assert code == 0
+    assert "right: the class, the onset within 0.2 s, the offset within that or 50 % of the length" in out
+    assert f"inserted {told['events']['inserted']}" in out
+    assert "not a diagnosis" in out
+    code, _, err = command(
+        capsys, "evaluate", place / "run", "--data", place / "data", "--events", "--metric", "tests/own.py:f1"
+    )
+    assert code == 2
+    assert "leave one out" in err
+
+
 @pytest.mark.slow
 def test_the_shipped_model_on_shared_data(shared_data: Path, tmp_path: Path) -> None:
     model = load_model("rales", "cpu")
@@ -200,6 +221,6 @@ def test_the_shipped_model_on_shared_data(shared_data: Path, tmp_path: Path) -> 
     assert kauh["abnormal"]["auroc"] > 0.5
     children = evaluate(tmp_path, model, shared_data / "sprsound")
     assert children["protocol"]["part"] == "test"
-    assert set(children["sprsound_task_1_1"]) == {"all", "inter", "intra"}
+    assert set(children["sprsound_task"]["sides"]) == {"all", "inter", "intra"}
     table = pd.DataFrame(model.predict(shared_data / "sprsound" / "test_wav"))
     assert table["true_label"].notna().sum() == children["protocol"]["cycles"]

@@ -13,7 +13,15 @@ from .conftest import REPOSITORY
 
 @pytest.mark.slow
 def test_the_check_of_a_gpu_runs_on_a_processor(tmp_path: Path) -> None:
-    command = [REPOSITORY / "scripts" / "gpu_check.sh", "--device", "cpu", "--out", tmp_path, "--minutes", "30"]
+    command = [
+        str(REPOSITORY / "scripts" / "gpu_check.sh"),
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path),
+        "--minutes",
+        "30",
+    ]
     env = {**os.environ, "PYTHON": sys.executable, "RALES_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from rales.inference.prediction_writers import audacity_labels, format_labels, r
 from rales.labels import CLASSES, ICBHI, LabelSet
 from rales.recipes.registry import make_recipe
 from rales.registry import RECIPES
+from rales.report.challenge import challenge_table
+from rales.report.load_runs import read_run
+from rales.report.systems import group_into_systems
 from rales.training import finetune, run_folder
 from rales.training.losses import positive_weights
 from tests import tiny
@@ -374,6 +378,16 @@ def test_the_native_types_of_sprsound(sounds: Path, tmp_path: Path, capsys: Capt
     stored = pd.read_csv(tmp_path / "run" / "predictions.csv")
     assert [column for column in map(str, stored) if column.startswith("p_")] == [f"p_{kind}" for kind in NATIVE]
     assert stored["true_label"].tolist() == list(NATIVE)
+    task = run_folder.read_json(tmp_path / "run" / "evaluation.json")["sprsound_task"]
+    right = (stored["label"] == stored["true_label"])[1:].mean()  # one event of every type
+    assert (task["task"], task["sides"]["inter"]["rows"], task["sides"]["inter"]["se"]) == ("1-2", 7, right)
+    (system,) = group_into_systems([read_run(tmp_path / "run")])
+    table = challenge_table([system])
+    assert table is not None
+    assert [row[1:3] for row in table.rows] == [["all", "7"], ["inter", "7"]]
+    assert table.rows[0][3] == f"{100 * right:.2f}"
+    damaged = replace(system.runs[0], evaluation={"sprsound_task": {"task": 3}})
+    assert challenge_table([replace(system, runs=[damaged])]) is None
     code, _, said = command(
         capsys, "train", "m2d_fusion", "--size", "tiny", "--data", str(tmp_path / "data"), "--out",
         str(tmp_path / "other"), "--classes", "normal,rhonchi,wheeze,stridor",

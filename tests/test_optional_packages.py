@@ -19,6 +19,7 @@ ASKED_FOR = {  # words of the command -> the package without which they cannot e
     "layers --data breaths --size tiny --out layers": "matplotlib",
     "explain breath.wav --cycle 1 --out why.png": "matplotlib",
     "search a#1 --in vectors.npz": "usearch",
+    "suspect --data breaths --out suspects": "cleanlab",
     "export runs/m2d --out model.onnx": "onnx",
     "export runs/m2d --out model.xml": "openvino",
     "serve": "fastapi",

@@ -34,6 +34,10 @@ def test_axe_finds_nothing_serious(place: Path, open_page: Open, scheme: Any, wi
     fits(page)
     page.get_by_label("Label of cycle 1").select_option("both")
     expect(page.locator("#saved")).to_have_text("Saved")
+    page.locator("#mark-here").click()
+    expect(page.locator("#disagrees")).to_contain_text("Its events say wheeze")
+    assert violations(page) == []
+    fits(page)
     page.locator("#explain").check()
     page.wait_for_function("() => document.querySelector('#why').textContent.startsWith('Tinted')")
     if narrow:

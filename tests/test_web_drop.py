@@ -185,7 +185,8 @@ def test_equal_names_without_a_folder_are_not_guessed_at(place: Path, open_page:
 PAIR = """({ paths, listed }) => {
   const files = paths.map((path) => ({ path }));
   const { sounds, refused } = page.paired(files, [".wav", ".mp3"], listed ?? []);
-  return { pairs: sounds.map(({ sound, text }) => [sound.path, text?.path ?? null]), refused };
+  const all = ({ sound, text, events }) => [sound, text, ...(events ? [events] : [])];
+  return { pairs: sounds.map((each) => all(each).map((file) => file?.path ?? null)), refused };
 }"""
 
 
@@ -205,6 +206,11 @@ def pairing() -> Iterator[Script]:
         (["a.b/x.wav", "a.b/x.txt", "a.b/x.y.txt"], [["a.b/x.wav", "a.b/x.txt"]]),
         (["x.wav", "x.txt", "x.TXT"], []),
         (["x.wav", "x.wav", "x.txt"], []),
+        (["a/x.wav", "a/X_events.raven.txt", "b/x_events.txt"], [["a/x.wav", None, "a/X_events.raven.txt"]]),
+        (["x.wav", "x.txt", "x_events.aoef.json"], [["x.wav", "x.txt", "x_events.aoef.json"]]),
+        (["x_events.wav", "x_events.txt", "x.wav"], [["x_events.wav", "x_events.txt"], ["x.wav", None]]),
+        (["x.wav", "x_events.txt", "x_events.raven.txt"], []),
+        (["x.wav", "x.mp3", "x_events.txt"], [["x.wav", None, "x_events.txt"], ["x.mp3", None, "x_events.txt"]]),
     ],
 )
 def test_pairs(pairing: Script, paths: list[str], pairs: list[Any]) -> None:

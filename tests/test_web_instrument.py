@@ -131,6 +131,94 @@ def test_a_drag_ends_with_its_recording(place: Path, open_page: Open, client: ht
     assert (labels(page), times(page)) == before
 
 
+def test_events_are_marked_changed_saved_and_read_back(place: Path, open_page: Open, client: httpx.Client) -> None:
+    """A box lies on the tone that it was drawn around; labels follow events until a person has judged."""
+    page = open_page()
+    fresh_session(page, "Events")
+    path = sounds(place)
+    drop(page, path, path.with_suffix(".txt"))
+    box = page.locator("#picture").bounding_box()
+    assert box is not None
+
+    def at(seconds: float, hertz: float) -> tuple[float, float]:
+        return box["x"] + box["width"] * seconds / 4, box["y"] + box["height"] * (1 - hertz / 1600)
+
+    def drag(*places: tuple[float, float]) -> None:
+        page.mouse.move(*places[0])
+        page.mouse.down()
+        for each in places[1:]:
+            page.mouse.move(*each, steps=3)
+        page.mouse.up()
+
+    def kept() -> list[dict[str, Any]]:
+        saved(page)
+        sessions = {each["name"]: each["id"] for each in client.get("/sessions").json()}
+        (line,) = client.get(f"/sessions/{sessions['Events']}").json()["recordings"]
+        return list(client.get(f"/recordings/{line['id']}").json()["events"])
+
+    page.locator("#main").focus()
+    page.keyboard.press("e")
+    drag(at(1.6, 300), at(2.1, 500))
+    (wheeze,) = kept()
+    found = [wheeze[name] for name in ("start_s", "end_s", "low_hz", "high_hz")]
+    assert found == pytest.approx([1.6, 2.1, 300, 500], abs=4)
+    assert found[:2] == pytest.approx([1.6, 2.1], abs=0.01)
+    drawn_at = page.locator("#events .event.box").bounding_box()
+    assert drawn_at is not None
+    left, bottom = at(found[0], found[2])
+    assert (drawn_at["x"], drawn_at["y"] + drawn_at["height"]) == pytest.approx((left, bottom), abs=1)
+    assert labels(page) == ["normal", "wheeze"]  # nobody had confirmed the second, which was called crackle
+    page.locator("#event-kind").select_option("fine crackle")
+    page.mouse.click(*at(1.2, 700))
+    assert [each["kind"] for each in kept()] == ["fine crackle", "wheeze"]
+    assert labels(page) == ["crackle", "wheeze"]
+
+    page.keyboard.press("Escape")
+    page.keyboard.press("1")  # the cycle of the new event is the selected one
+    expect(page.locator("#disagrees")).to_contain_text("Its events say crackle")
+    expect(page.locator("#you .disagreeing")).to_have_count(1)
+    expect(page.locator("#rows .mark").first).to_have_text("confirmed, but its events say crackle")
+    page.keyboard.press("y")
+    expect(page.locator("#disagrees")).to_be_hidden()
+    assert labels(page) == ["crackle", "wheeze"]
+
+    page.keyboard.press(".")
+    assert kept()[0]["start_s"] == pytest.approx(1.205, abs=0.01)
+    page.mouse.click(*at(1.85, 500))  # the upper edge of the box
+    drag(at(1.85, 400), at(1.75, 450))
+    moved = kept()[1]
+    assert (moved["start_s"], moved["low_hz"]) == pytest.approx((found[0] - 0.1, found[2] + 50), abs=3)
+    edge = page.locator("#events .event-edge.right").bounding_box()
+    assert edge is not None
+    drag((edge["x"] + 5, edge["y"] + 20), at(2.2, 450))
+    assert kept()[1]["end_s"] == pytest.approx(2.2, abs=0.03)
+    page.get_by_label("Low, Hz").fill("250")
+    page.get_by_label("Low, Hz").press("Enter")
+    assert kept()[1]["low_hz"] == 250
+    before = kept()
+    page.locator("#main").focus()
+    page.keyboard.press("Delete")
+    assert len(kept()) == 1
+    page.keyboard.press("Control+z")
+    assert kept() == before
+
+    page.locator("#show-export").click()
+    with page.expect_download() as download:
+        page.locator("#export-events [value=aoef]").click()
+    file = place / "back.json"
+    download.value.save_as(file)
+    page.keyboard.press("Escape")
+    for _ in before:
+        page.keyboard.press("g")
+        page.keyboard.press("Delete")
+    assert kept() == []
+    page.set_input_files("#event-file", file)
+    expect(page.locator("#events .event")).to_have_count(2)
+    assert kept() == before
+    page.reload()
+    expect(page.locator("#events .event")).to_have_count(2)
+
+
 def test_silence_is_dark(place: Path, open_page: Open) -> None:
     soundfile.write(place / "zeros.wav", np.zeros(4 * RATE_HZ), RATE_HZ)
     page = open_page(color_scheme="dark")

@@ -199,6 +199,7 @@ def test_stored_probabilities_of_other_classes_are_no_answer() -> None:
         "problem": "",
         "revision": 0,
         "origin": "segment",
+        "events": "[]",
     }
     marked = json.dumps(cycles_of("normal"))
     found = stored_rows.read_recording({**row, "scored": text, "original": marked, "saved": None}, three)

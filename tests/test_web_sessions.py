@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 
 from rales.data import audit_data, icbhi, read_cycles
+from rales.data.event_readers import parse_events
+from rales.data.event_writers import FORMATS
 from rales.data.reader import Cycle, describe_cycle
 from rales.web.service import NO_SOUND
 from rales.web.store import Store
@@ -402,3 +404,169 @@ def test_a_removal_that_leaves_the_sound_says_so(
 def test_ten_people_at_one_recording_lose_nothing(place: Path, client: httpx.Client, based: bool) -> None:
     recorded = upload(client, new_session(client), recording(place))["id"]
     assert_none_lost(client, recorded, editors=10, saves=4, based=based)
+
+
+# Events
+
+
+WHEEZE = {"kind": "wheeze", "start_s": 0.45, "end_s": 0.85, "low_hz": 720.0, "high_hz": 960.0}
+CRACKLE = {"kind": "fine crackle", "start_s": 1.38, "end_s": 1.38, "low_hz": None, "high_hz": None}
+TURN = {"kind": "expiration", "start_s": 1.2, "end_s": 1.2, "low_hz": None, "high_hz": None}
+EVENTS = [WHEEZE, TURN, CRACKLE]
+ONE_CYCLE = [{"start_s": 0.25, "end_s": 2.0, "label": "both", "confirmed": True, "unusable": False}]
+
+
+@pytest.fixture(scope="module")
+def recorded(place: Path, client: httpx.Client) -> dict[str, Any]:
+    return upload(client, new_session(client, "Events"), recording(place))
+
+
+def save_events(client: httpx.Client, recording: str, events: Any, **more: Any) -> httpx.Response:
+    return client.post("/annotations", json={"recording": recording, "cycles": ONE_CYCLE, "events": events, **more})
+
+
+def test_events_are_revisions_of_the_annotation(client: httpx.Client, recorded: dict[str, Any]) -> None:
+    recording = recorded["id"]
+    assert recorded["events"] == []
+    given = [
+        CRACKLE,
+        {**WHEEZE, "start_s": 0.45004, "low_hz": 720.04},
+        {"kind": "expiration", "start_s": 1.2, "end_s": 1.2},
+    ]
+    assert save_events(client, recording, given, base=0).json()["revision"] == 1
+    assert client.get(f"/recordings/{recording}").json()["events"] == EVENTS  # sorted, in milliseconds
+    assert save_events(client, recording, EVENTS, base=0).json()["revision"] == 1  # sent again, as its answer was lost
+    assert save_events(client, recording, [], base=0).status_code == 409
+    assert save_events(client, recording, None).json()["revision"] == 2  # who knows of no events removes none
+    assert client.get(f"/recordings/{recording}").json()["events"] == EVENTS
+    assert save_events(client, recording, []).json()["revision"] == 3
+    listed = client.get(f"/recordings/{recording}/revisions").json()
+    assert [(one["revision"], one["events"]) for one in listed] == [(3, 0), (2, 3), (1, 3), (0, 0)]
+    client.post(f"/recordings/{recording}/revisions/1/restore")
+    assert client.get(f"/recordings/{recording}").json()["events"] == EVENTS
+
+
+@pytest.mark.parametrize(
+    ("event", "sentence"),
+    [
+        ({**WHEEZE, "end_s": 0.45}, "event 2: the wheeze at 0.45 s has no length; give its end"),
+        ({**WHEEZE, "end_s": 0.2}, "event 2: the wheeze lasts from 0.45 s to 0.2 s"),
+        ({**WHEEZE, "end_s": 99.0}, "lies past the end of the recording, which lasts 4.000 s"),
+        ({**WHEEZE, "start_s": -1.0}, "expected 0 <= start <= end"),
+        ({**WHEEZE, "high_hz": None}, "has one frequency, expected the lowest and the highest, or none"),
+        ({**WHEEZE, "high_hz": 300.0}, "between 720 and 300 Hz, expected 0 <= lowest < highest <= 96000"),
+        ({**WHEEZE, "high_hz": 1e300}, "between 720 and 1e+300 Hz"),
+        ({**TURN, "end_s": 1.3}, "expiration begins at one moment"),
+        ({**TURN, "low_hz": 1.0, "high_hz": 2.0}, "the beginning of expiration has no frequencies"),
+        ({**CRACKLE, "start_s": 1.3804, "end_s": 1.3804}, "event 2: the fine crackle at 1.380 s, as event 1; keep one"),
+        ({**WHEEZE, "kind": "snore"}, "events.1.kind"),
+        ({**WHEEZE, "start_s": "0"}, "events.1.start_s"),
+        ({"kind": "wheeze"}, "events.1.start_s"),
+    ],
+)
+def test_wrong_events(client: httpx.Client, recorded: dict[str, Any], event: dict[str, Any], sentence: str) -> None:
+    before = client.get(f"/recordings/{recorded['id']}").json()["revision"]
+    answer = save_events(client, recorded["id"], [CRACKLE, event])
+    assert answer.status_code == 422
+    assert sentence in answer.json()["detail"]
+    assert client.get(f"/recordings/{recorded['id']}").json()["revision"] == before
+
+
+def test_hostile_events(client: httpx.Client, recorded: dict[str, Any]) -> None:
+    many = [{**CRACKLE, "start_s": n / 2000, "end_s": n / 2000} for n in range(6000)]
+    assert "6000 events, at most 5000" in save_events(client, recorded["id"], many).json()["detail"]
+    body = json.dumps({"recording": recorded["id"], "cycles": ONE_CYCLE, "events": [WHEEZE]}).replace(
+        "960.0", "Infinity"
+    )
+    head = {"content-type": "application/json"}
+    answer = client.post("/annotations", content=body, headers=head)
+    assert answer.status_code == 422
+    at = f"/recordings/{recorded['id']}/events"
+    for content, status in ((b"{", 422), (b"[]", 422), (b'{"name": 3, "text": []}', 422), (bytes(3 << 20), 413)):
+        assert client.post(at, content=content, headers=head).status_code == status
+    assert client.post(at, content=b"1 2 wheeze", headers={"content-type": "text/plain"}).status_code == 415
+    for name in ("../../etc/passwd", "\0\x1b[31m\r\nForged: yes", "x" * 100_000):
+        detail = client.post(at, json={"name": name, "text": "1 2 <script>"}).json()["detail"]
+        assert detail.isprintable()
+        assert "etc/" not in detail
+        assert len(detail) < 600
+    for path in ("/recordings/x/events", "/recordings/x/events/export", "/sessions/x/events/export"):
+        asked = client.post(path, json={"name": "a", "text": ""}) if path.endswith("s") else client.get(path)
+        assert (asked.status_code, "removed" in asked.json()["detail"]) == (404, True)
+    assert client.get(f"{at}/export?format=exe").status_code == 422
+    foreign = client.post(at, json={"name": "a", "text": ""}, headers={"origin": "https://evil.example"})
+    assert foreign.status_code == 403
+    assert client.get(f"{at}/export", headers={"sec-fetch-site": "cross-site"}).status_code == 403
+    assert client.get(f"{at}/export", headers={"authorization": "Bearer wrong"}).status_code == 401
+    assert client.get("/health").status_code == 200
+
+
+def test_events_that_come_along_are_the_first_state(place: Path, client: httpx.Client) -> None:
+    session, path = new_session(client), recording(place)
+
+    def send(name: str, content: bytes) -> httpx.Response:
+        files = {"audio": (path.name, path.read_bytes()), "events": (name, content)}
+        return client.post(f"/sessions/{session}/recordings", files=files)
+
+    text = b"0.45\t0.85\twheeze\n\\\t720\t960\n1.2\t1.2\tExpiration\n1.38\t1.38\tfine crackle\n2\t3\tcough\n"
+    facts = send("anna_events.txt", text).json()
+    (note,) = facts["notes"]
+    assert note.endswith(": left out what is no kind of event: cough")
+    until(lambda: client.get(f"/recordings/{facts['id']}").json()["status"] == "ready")
+    detail = client.get(f"/recordings/{facts['id']}").json()
+    assert (detail["events"], detail["revision"]) == (EVENTS, 0)
+    assert save_events(client, facts["id"], None, base=0).status_code == 201
+    assert client.get(f"/recordings/{facts['id']}").json()["events"] == EVENTS
+    save_events(client, facts["id"], [])
+    assert client.get(f"/recordings/{facts['id']}").json()["events"] == []
+    client.post(f"/recordings/{facts['id']}/revisions/0/restore")
+    assert client.get(f"/recordings/{facts['id']}").json()["events"] == EVENTS
+    before = len(client.get(f"/sessions/{session}").json()["recordings"])
+    for content, status, sentence in (
+        (b"3 2 wheeze\n", 422, f"events of {path.stem}, line 1: the wheeze lasts from 3 s to 2 s"),
+        (b"\xff\xfe\xff", 422, f"events of {path.stem}: not a UTF-8 text file"),
+        (b"0 99 wheeze\n", 422, "lies past the end of the recording"),
+        (bytes(3 << 20), 413, "larger than 2048 KiB"),
+    ):
+        refused = send("e.txt", content)
+        assert (refused.status_code, sentence in refused.json()["detail"]) == (status, True), refused.text
+    assert len(client.get(f"/sessions/{session}").json()["recordings"]) == before
+
+
+@pytest.mark.parametrize("form", list(FORMATS))
+def test_events_out_and_in(client: httpx.Client, recorded: dict[str, Any], form: str) -> None:
+    save_events(client, recorded["id"], EVENTS)
+    at = f"/recordings/{recorded['id']}/events"
+    answer = client.get(f"{at}/export", params={"format": form})
+    assert f"{recorded['name']}{FORMATS[form]}" in answer.headers["content-disposition"]
+    read = client.post(at, json={"name": "back", "text": answer.text}).json()
+    if form == "icbhi":
+        assert [(each["kind"], each["start_s"]) for each in read["events"]] == [("wheeze", 0.45), ("crackle", 1.38)]
+    else:
+        assert read == {"form": form, "events": EVENTS, "notes": []}
+    assert (form == "sprsound") == ('"CAS & DAS"' in answer.text)  # of the cycles too
+
+
+def test_the_events_of_a_session_as_one_zip(place: Path, client: httpx.Client) -> None:
+    session = new_session(client)
+    first, second = (upload(client, session, recording(place, number)) for number in (0, 1))
+    nothing = client.get(f"/recordings/{first['id']}/events/export")
+    assert (nothing.status_code, "no event is marked in it" in nothing.json()["detail"]) == (409, True)
+    crackle = {**CRACKLE, "kind": "crackle"}
+    save_events(client, first["id"], [*EVENTS, crackle])
+    content = client.get(f"/sessions/{session}/events/export", params={"format": "raven"}).content
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        texts = {name: archive.read(name).decode() for name in archive.namelist()}
+    assert list(texts) == [f"{first['name']}_events.raven.txt", "README.txt"]
+    assert "1 wheeze, 1 crackle, 1 fine crackle, 1 turns to expiration" in texts["README.txt"]
+    assert "cycles are called otherwise" not in texts["README.txt"]
+    assert f"{second['name']}: no event is marked in it" in texts["README.txt"]
+    assert "not a diagnosis" in texts["README.txt"]
+    assert len(parse_events(texts[f"{first['name']}_events.raven.txt"], "a").events) == 4
+    normal = [{**ONE_CYCLE[0], "label": "normal"}]
+    client.post("/annotations", json={"recording": first["id"], "cycles": normal})
+    content = client.get(f"/sessions/{session}/events/export").content
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert "1 cycles are called otherwise than their events" in archive.read("README.txt").decode()
+    refused = client.get(f"/recordings/{first['id']}/events/export?format=sprsound")
+    assert (refused.status_code, "neither fine nor coarse" in refused.json()["detail"]) == (409, True)

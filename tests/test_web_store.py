@@ -84,7 +84,7 @@ def damaged_folder(folder: Path, kind: str) -> str:
         case "a later version":
             with store.open() as db:
                 db.execute("PRAGMA user_version = 99")
-            return "layout 99, expected 2"
+            return "layout 99, expected 3"
         case _:
             file.unlink()
             other = sqlite3.connect(file)
@@ -298,3 +298,26 @@ def test_one_row_in_many(store: Store) -> None:
     for text in ("{", "3", "[" * 100_000):
         (store.place(good) / "notes.json").write_text(text)
         assert store.notes(good) == ["the notes on the file that it came in cannot be read"]
+
+
+def test_a_folder_without_events_gets_them_and_damaged_ones_cost_nothing_else(store: Store) -> None:
+    name = added(store, store.new_session("Ward"), "a")
+    events = [{"kind": "wheeze", "start_s": 0.5, "end_s": 0.9, "low_hz": 300.0, "high_hz": 420.5}]
+    store.annotate(name, CYCLES)
+    with store.open() as db:
+        db.execute("ALTER TABLE annotations DROP COLUMN events")
+        db.execute("ALTER TABLE recordings DROP COLUMN first_events")
+        db.execute("PRAGMA user_version = 2")
+    again = Store(store.folder)
+    row = again.recording(name, "first")
+    assert row is not None
+    assert (row["saved"], row["events"]) == (CYCLES, [])
+    again.annotate(name, CYCLES, events=events)
+    assert again.revisions(name)[0]["events"] == events
+    for text in ("{", "3", "[3]", "[{}]", '[{"kind": "wheeze", "start_s": 1, "end_s": NaN}]', "[" * 100_000):
+        again.change("UPDATE annotations SET events = ? WHERE revision = 2", text)
+        row = again.recording(name, "first")
+        assert row is not None
+        assert (row["saved"], row["events"], row["status"]) == (CYCLES, [], "failed")
+        assert "the events that were marked in it cannot be read" in row["problem"]
+        assert again.revisions(name)[0]["events"] == []

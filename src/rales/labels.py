@@ -19,6 +19,14 @@ LONGEST_NAME = 40  # of a class, in letters
 SUMMARY_COLUMNS = ("recording", "path", "cycles", "not_judged", "uncertain", "abnormal_share", "low", "high")
 MISSING_WORDS = ("n/a", "na", "nan", "none", "null")  # what table readers take for an empty cell
 FLAG_WORDS = ("crackle", "wheeze", "both", "abnormal")  # what two flags, crackles and wheezes, can say
+POOR = "poor quality"
+TASKS: Final = {  # a word for --classes -> the classes of a task of SPRSound's challenges
+    "sprsound_1_1": (NOTHING, "abnormal"),
+    "sprsound_1_2": (NOTHING, "rhonchi", "wheeze", "stridor", "coarse crackle", "fine crackle", "wheeze+crackle"),
+    "sprsound_2_1": (NOTHING, POOR, "abnormal"),
+    "sprsound_2_2": (NOTHING, POOR, "cas", "das", "cas & das"),
+}
+RECORDING_TASKS: Final = ("sprsound_2_1", "sprsound_2_2")  # their rows are whole recordings
 
 
 def fold_word(word: str) -> str:
@@ -64,6 +72,13 @@ class LabelSet:
     def columns(self) -> tuple[str, ...]:
         """-> the probability columns of a prediction table."""
         return tuple(f"p_{name}" for name in self.classes)
+
+    @property
+    def task(self) -> str:
+        """-> the task of SPRSound's challenges whose classes these are, in any order after the first; "" if none."""
+        words = tuple(map(fold_word, self.classes))
+        same = (name for name, theirs in TASKS.items() if words[:1] == theirs[:1] and set(words) == set(theirs))
+        return "" if self.independent else next(same, "")
 
     @property
     def normal(self) -> str:

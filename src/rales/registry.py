@@ -251,6 +251,8 @@ RECIPES: Registry[Any] = Registry(
         "moummad_ce": "rales.recipes.moummad:ce",
         "ast_ft": "rales.recipes.ast:fine_tuned",
         "ast_patchmix_cl": "rales.recipes.ast:patch_mix",
+        "ast_sg_scl": "rales.recipes.ast:sg_scl",
+        "beats_pafa": "rales.recipes.beats:recipe",
         "mn04_fusion": "rales.recipes.mn04_fusion:recipe",
     },
 )

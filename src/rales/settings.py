@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from rales.errors import UsageError
-from rales.labels import CLASSES, LabelSet
+from rales.labels import CLASSES, TASKS, LabelSet
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -261,7 +261,8 @@ class RunSettings:
     seed: Seed = 0
     """Seed of the random start, the order of cycles and the augmentation."""
     classes: tuple[str, ...] = CLASSES
-    """What is told apart, 2 to 20 names; the first means that nothing abnormal is heard."""
+    """What is told apart, 2 to 20 names; the first means that nothing abnormal is heard. sprsound_1_1, sprsound_1_2,
+    sprsound_2_1 and sprsound_2_2 stand for the classes of those tasks."""
     independent: bool = False
     """Whether each class is a yes or no of its own (1 to 20 names, none of them for nothing), or one excludes the
     others."""
@@ -329,6 +330,15 @@ class TransformerSize:
     """Attention heads."""
 
 
+@dataclass(frozen=True)
+class AdaptedTransformer(TransformerSize):
+    """The blocks of a transformer, and what of them may learn."""
+
+    low_rank: Annotated[int, Bounds(most=2**12)] = 0
+    """Features of low-rank updates of keys and values (LoRA): only these, the layer weights and the head learn, the
+    encoder stays as it starts. LoRA-RSC has 8 on AST, 0.3 million parameters. 0 = none."""
+
+
 Group = TypeVar("Group", bound="DataclassInstance")
 
 
@@ -364,6 +374,8 @@ def set_fields(settings: Group, values: Mapping[str, Any], where: str = "") -> G
             hint = f"the nearest is {nearest}" if nearest else f"there are {', '.join(groups)}"
             raise UsageError(f"--set {name}: no such field{where}; {hint}")
         parsed = parse_value(format_value(value), known[name], name)
+        if name == "classes" and len(parsed) == 1:
+            parsed = TASKS.get(parsed[0], parsed)
         settings = replace_field(settings, name, parsed)
     return settings
 

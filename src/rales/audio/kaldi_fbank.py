@@ -1,4 +1,6 @@
-"""Kaldi's log-mel filter bank, the front-end of AST."""
+"""Kaldi's log-mel filter bank, the front-end of AST and of BEATs."""
+
+from typing import Literal
 
 import numpy as np
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 AUDIOSET_MEAN, AUDIOSET_STD = -4.2677393, 4.5689974  # of AST's pre-training; it divides by twice the std
 MELS, WINDOW, HOP, FFT = 128, 400, 160, 512  # 25 ms every 10 ms at 16 kHz
 PREEMPHASIS = 0.97
+BEATS_MEAN, BEATS_STD, BEATS_SCALE = 15.41663, 6.55582, 2.0**15
 
 
 class KaldiFbank(nn.Module):
@@ -16,15 +19,26 @@ class KaldiFbank(nn.Module):
 
     As Kaldi's compute-fbank without dither and energy, and as AST calls it: frames that lie inside the wave, each less
     its mean, pre-emphasised, under a symmetric Hann window; triangles in mel over 20 to 8000 Hz. 8 s give 798 frames.
+    BEATs has Kaldi's own window instead (povey), waves multiplied by 2^15 (`scale`), and another mean and deviation.
     Raises ValueError for a wave that is not (B, N) or shorter than a window.
     """
 
     window: Tensor
     filters: Tensor
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        shape: Literal["hann", "povey"] = "hann",
+        *,
+        scale: float = 1.0,
+        mean: float = AUDIOSET_MEAN,
+        std: float = AUDIOSET_STD,
+    ) -> None:
         super().__init__()
+        self.scale, self.mean, self.std = scale, mean, std
         window = torch.hann_window(WINDOW, periodic=False, dtype=torch.float64)
+        if shape == "povey":
+            window = window**0.85
         self.register_buffer("window", window.float(), persistent=False)
         self.register_buffer("filters", torch.from_numpy(kaldi_mel_filters(MELS)).float(), persistent=False)
 
@@ -35,8 +49,8 @@ class KaldiFbank(nn.Module):
             )
         with torch.autocast(device_type=wave.device.type, enabled=False):
             # clip by clip: the overlapping frames of several 8 s clips leave the processor's caches
-            fbank: Tensor = torch.cat([self.fbank(clip) for clip in wave.float().split(1)])
-        standardised: Tensor = (fbank[:, None] - AUDIOSET_MEAN) / (2 * AUDIOSET_STD)
+            fbank: Tensor = torch.cat([self.fbank(clip) for clip in (self.scale * wave.float()).split(1)])
+        standardised: Tensor = (fbank[:, None] - self.mean) / (2 * self.std)
         return standardised
 
     def fbank(self, wave: Tensor) -> Tensor:

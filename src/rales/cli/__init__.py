@@ -26,7 +26,7 @@ WORDS: dict[str, tuple[Callable[..., object], ...]] = {
     "Start here": (data.check, predict.predict, serve.serve, train.weights, data.synth),
     "Train and evaluate": (train.train, train.evaluate, train.calibrate, train.pretrain, studies.report, export.export),
     "Your recordings": (predict.embed, predict.search, predict.explain),
-    "Studies": (studies.sweep, studies.reproduce, studies.protocol, studies.layers, export.bench),
+    "Studies": (studies.sweep, studies.reproduce, studies.protocol, studies.layers, studies.suspect, export.bench),
 }
 for title, words in WORDS.items():
     group = Group.create_ordered(title)

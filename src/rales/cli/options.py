@@ -107,7 +107,8 @@ Classes = Annotated[
     Parameter(
         name="--classes",
         help="What is told apart instead of ICBHI's four classes, as the data calls it: 2 to 20 names with commas "
-        "between them, the first for nothing abnormal.",
+        "between them, the first for nothing abnormal; or sprsound_1_1, _1_2, _2_1 or _2_2 for a task of SPRSound's "
+        "challenges, of which the last two are about whole recordings.",
     ),
 ]
 Independent = Annotated[

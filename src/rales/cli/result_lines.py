@@ -1,5 +1,6 @@
 """Results of jobs -> lines for a person at a terminal."""
 
+import math
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
@@ -42,7 +43,10 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
         *detected_lines(figures, label_set),
         *calibration_error_lines(figures),
         f"macro recall {format_percent(figures['macro_recall'])}",
+        *(challenge_lines(figures["sprsound_task"]) if "sprsound_task" in figures else []),
     ]
+    if counts := figures.get("parameters"):
+        lines.append(f"{counts['trained']:,} of {counts['all']:,} parameters trained")
     for name, own in figures.get("own", {}).items():
         low, high = map(format_number, own["ci95"])
         lines.append(f"{name} {format_number(own['value'])}, 95 % {low} to {high}")
@@ -181,10 +185,6 @@ def evaluation_lines(figures: dict[str, Any]) -> list[str]:
             lines.append(f"warning: {taught} of these cycles taught the calibration, thresholds and sets included")
         sets = set_lines(figures["prediction_sets"]) if "prediction_sets" in figures else []
         lines = [*figure_lines(figures)[:-2], "", *lines, "", *sets, "", *detected]
-        for side, task in figures.get("sprsound_task_1_1", {}).items():
-            told = ", ".join(f"{name.upper()} {format_percent(task[name])}" for name in ("se", "sp", "as", "hs"))
-            score = format_percent(task["score"])
-            lines.append(f"SPRSound task 1-1, {side}, {count_noun(task['events'], 'event')}: {told}, score {score}")
     else:
         recordings, patients = count_noun(protocol["recordings"], "recording"), protocol["patients"]
         found = ", ".join(f"{source} {count}" for source, count in figures["cycles_found_by"].items())
@@ -193,7 +193,9 @@ def evaluation_lines(figures: dict[str, Any]) -> list[str]:
             *(f"problem: {problem}" for problem in figures["problems"]),
             *lines,
         ]
-    if "recordings" not in figures:  # of own classes
+    if "decision_layer" in figures:
+        lines += ["", *decision_lines(figures["decision_layer"])]
+    if "recordings" not in figures:  # of own classes, or of several runs
         return [*lines, "", NOT_A_DIAGNOSIS]
     whole = figures["recordings"]
     count = count_noun(whole["recordings"], "recording")
@@ -201,6 +203,83 @@ def evaluation_lines(figures: dict[str, Any]) -> list[str]:
     for name, part in {"recordings": whole, **whole.get("by_filter", {})}.items():
         lines += detection_lines(name, {finding: part[finding] for finding in ("abnormal", "crackle", "wheeze")})
     return [*lines, "", NOT_A_DIAGNOSIS]
+
+
+def challenge_lines(found: dict[str, Any]) -> list[str]:
+    """Figures of a task of SPRSound's challenges -> a line for each side."""
+    lines = []
+    for side, one in found["sides"].items():
+        told = ", ".join(f"{name.upper()} {format_percent(one[name])}" for name in ("se", "sp", "as", "hs"))
+        low, high = (format_percent(end) for end in one["as_ci95"] or (math.nan, math.nan))
+        rows = count_noun(one["rows"], found["rows"].removesuffix("s"))
+        poor = one.get("poor_quality", 0)
+        unscored = f"; {one['poor_quality_found']} of {poor} of poor quality found, not scored" if poor else ""
+        lines.append(
+            f"SPRSound task {found['task']}, {side}, {rows}: {told}, score {format_percent(one['score'])}, AS 95 % by "
+            f"patient {low} to {high}{unscored}"
+        )
+    return lines
+
+
+def suspect_lines(found: dict[str, Any]) -> list[str]:
+    """Summary of `rales suspect` -> lines."""
+    rows = [
+        [
+            row["rank"],
+            row["recording"],
+            f"{row['start_s']:.2f}",
+            row["label"],
+            row["suggested"],
+            f"{row['quality']:.3f}",
+        ]
+        for row in found["first"][:10]
+    ]
+    return [
+        f"{count_noun(found['cycles'], 'cycle')}, answers of {found['answers']}, {format_percent(found['agree'])} % of "
+        f"which agree with the label; {found['suspects']} labels are taken for wrong, the first of them:",
+        *format_table(["", "recording", "start s", "label", "answers say", "quality"], rows),
+        f"{found['page']}: to look at and listen to; {found['table']}: all cycles in this order",
+        "either the label or the answers may be wrong; only listening tells",
+        "",
+        NOT_A_DIAGNOSIS,
+    ]
+
+
+def event_lines(found: dict[str, Any]) -> list[str]:
+    """Figures of `rales evaluate --events` -> lines: a table by class, and what was compared how."""
+    protocol, told = found["protocol"], found["events"]
+    ways = ", ".join(f"{source} {count}" for source, count in found["cycles_found_by"].items())
+    head = ["", "annotated", "found", "right", "precision", "recall", "F", "error rate"]
+    rows = []
+    for name, one in {"all": told, **told["by_class"]}.items():
+        percents = [format_percent(one[figure]) for figure in ("precision", "recall", "f")]
+        rows.append([name, one["annotated"], one["found"], one["right"], *percents, format_number(one["error_rate"])])
+    recordings, patients = (count_noun(protocol[each], each.removesuffix("s")) for each in ("recordings", "patients"))
+    return [
+        f"events of {recordings} of {patients}, part {protocol['part']}; found by {ways}",
+        f"right: the class, the onset within {protocol['collar_s']:g} s, the offset within that or "
+        f"{100 * protocol['offset_share']:g} % of the length",
+        *(f"problem: {problem}" for problem in found["problems"]),
+        "",
+        *format_table(head, rows),
+        f"substituted {told['substituted']}, deleted {told['deleted']}, inserted {told['inserted']}",
+        "",
+        NOT_A_DIAGNOSIS,
+    ]
+
+
+def decision_lines(layer: dict[str, Any]) -> list[str]:
+    """`decision_layer` of an evaluation -> lines: how the figures above were decided, and the scores without it."""
+    patients = count_noun(layer["validation_patients"], "validation patient")
+    limit = layer["threshold"]
+    chosen = layer["reason"] if limit is None else f'threshold for "normal" {limit:.2f}, of {patients}'
+    plain = layer["most_probable"]
+    alone = ", ".join(format_percent(each["score"]) for each in plain["runs"])
+    runs, shifts = count_noun(layer["runs"], "run"), count_noun(len(layer["shifts_s"]), "shift")
+    return [
+        f"mean of {runs} and {shifts} in time; {chosen}",
+        f"most probable class: score {format_percent(plain['all']['score'])}; of each run alone {alone}",
+    ]
 
 
 def detection_lines(what: str, found: dict[str, Any]) -> list[str]:

@@ -334,6 +334,60 @@ def protocol(
     return 1 if any(outcome.state == "failed" for outcome in outcomes) else 0
 
 
+def suspect(
+    *runs: Path,
+    data: Data,
+    out: Path,
+    top: int = 50,
+    folds: int | None = None,
+    part: Part = "train",
+    classes: Classes = None,
+    independent: Independent = False,
+    skip_damaged: SkipFlag = False,
+    json: JsonFlag = False,
+) -> None:
+    """Which labels may be wrong: cycles ranked by how far label and answers differ (confident learning, cleanlab), the
+    first with sound and spectrogram on a page.
+
+    The answers are those of RUNS to the cycles that they tested, for example the folds of a cross-validation; without
+    runs, those of a logistic regression on log-mel statistics under folds of patients, which takes a minute. Writes
+    OUT/suspects.html and OUT/suspects.csv. The page holds the sounds: it is as private as the recordings.
+
+    Example: rales suspect --data ICBHI_final_database --out suspects
+
+    Parameters
+    ----------
+    runs
+        Run folders of `rales train`, or folders of several.
+    out
+        Folder to write.
+    top
+        Cycles on the page.
+    folds
+        Patient-disjoint folds without runs; 5, or as many as there are patients if these are fewer.
+    part
+        Without runs: train, only recordings of the train split; all, every recording.
+    """
+    from rales.cli import result_lines
+    from rales.data import read_cycles
+    from rales.jobs import label_errors as job
+    from rales.jobs.layer_search import check_exclusive
+
+    label_set = read_label_set(classes, independent=independent)
+    job.check_packages()
+    check_exclusive(label_set)
+    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=False, label_set=label_set)
+    if runs:
+        rows, origin = job.answer_by_runs(cycles, runs, label_set)
+    else:
+        chosen = cycles[cycles["split"] == "train"] if part == "train" and "train" in set(cycles["split"]) else cycles
+        rows, origin = job.answer_by_statistics(
+            chosen.reset_index(drop=True), label_set, folds=folds, progress=not json
+        )
+    found = job.write_suspects(job.rank_labels(rows, label_set), out, origin, top=top)
+    print_result(found, json, result_lines.suspect_lines)
+
+
 def layers(
     *,
     data: Data,

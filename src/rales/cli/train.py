@@ -28,6 +28,7 @@ from rales.cli.options import (
     words_of,
 )
 from rales.cli.settings_options import add_help, add_settings
+from rales.errors import UsageError
 from rales.registry import METRICS, RECIPES, split_file_word
 
 FLAGS = ("--json", "--skip-damaged", "--independent", "--help", "-h")  # options without a value
@@ -209,12 +210,12 @@ def add_pretraining(words: Sequence[str]) -> Callable[..., Any]:
 
 
 def evaluate(
-    model: str,
-    /,
-    *,
+    *model: str,
     data: Data,
     split: str | None = None,
+    shifts: Annotated[Literal["none", "m2d2"] | None, Parameter(name="--shifts")] = None,
     metric: Annotated[tuple[str, ...], Parameter(name="--metric", negative="")] = (),
+    events: Annotated[bool, Parameter(name="--events", negative="")] = False,
     device: Device = None,
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
@@ -228,24 +229,55 @@ def evaluate(
     Parameters
     ----------
     model
-        Run folder of `rales train`, its checkpoint file, artefact of `rales export`, rales or rales-mn04.
+        Run folder of `rales train`, its checkpoint file, artefact of `rales export`, rales or rales-mn04. Several runs
+        of one split are scored as one, as with --shifts.
+    shifts
+        none or m2d2: score runs on their own test cycles with M2D2's decision layer, the mean over runs and (m2d2)
+        seven shifts in time of up to 0.35 s, and a threshold for "normal" of their validation patients.
     split
         Part to score: test, train, validation, all, or inter or intra of SPRSound. Without it the test side, where the
         run's split or the data has one, else all.
     metric
         Own metric beside ours, its name or FILE.py:NAME of a function (class numbers (n,), of independent classes
         (n, classes) of 0 and 1, probabilities (n, classes)) -> figure, or figures by name; repeatable.
+    events
+        Instead of classifying annotated cycles, find breaths in the sound and score place and class together:
+        event-based F and error rate.
     """
     from rales.cli import result_lines
+    from rales.evaluation.decision_layer import SHIFTS_S
     from rales.export.engine_selection import artefact_format, load_with_engine
+    from rales.inference.ensemble import evaluate_ensemble
     from rales.inference.evaluate import evaluate_data
+    from rales.inference.evaluate_events import evaluate_events
 
+    if events and metric:
+        raise UsageError(f"--metric {metric[0]} --events: an own metric is of annotated cycles; leave one out")
     for word in metric:
         METRICS.find(word)  # a wrong name is said before the data is read
+    if not model:
+        raise UsageError("expected a model to score: a run folder, a checkpoint, an artefact or a name")
+    as_one = len(model) > 1 or shifts is not None
+    if as_one and (split or metric or events):
+        raise UsageError(
+            "several runs, or --shifts: they are scored on their own test cycles; leave --split, --metric and --events "
+            "out"
+        )
 
-    engine = "auto" if artefact_format(Path(model)) else "torch"
-    classifier = load_with_engine(model, engine, device or "auto", tell=print_message)
-    figures = evaluate_data(classifier, data, part=split, skip_damaged=skip_damaged, progress=True, metrics=metric)
+    reading: dict[str, Any] = {"skip_damaged": skip_damaged, "progress": True}
+    classifiers = [
+        load_with_engine(each, "auto" if artefact_format(Path(each)) else "torch", device or "auto", tell=print_message)
+        for each in model
+    ]
+    if events:
+        found = evaluate_events(classifiers[0], data, part=split, **reading)
+        print_result(found, json, result_lines.event_lines)
+        return 1 if found["problems"] else 0
+    if as_one:
+        chosen = SHIFTS_S if shifts == "m2d2" else (0.0,)
+        figures = evaluate_ensemble(classifiers, data, shifts_s=chosen, **reading)
+    else:
+        figures = evaluate_data(classifiers[0], data, part=split, metrics=metric, **reading)
     print_result(figures, json, result_lines.evaluation_lines)
     return 1 if figures.get("problems") else 0
 

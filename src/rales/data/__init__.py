@@ -7,12 +7,14 @@ from pathlib import Path
 from pandas import DataFrame
 
 from rales.data import annotation_dialects, icbhi, kauh, manifest, sprsound
+from rales.data.event_readers import read_events
 from rales.data.reader import Audit, DatasetContents, DatasetReader, audit_of, check_contents, cycles_table
+from rales.data.sprsound_tasks import take_recordings
 from rales.errors import UsageError
-from rales.labels import CLASSES, ICBHI, LabelSet
+from rales.labels import CLASSES, ICBHI, RECORDING_TASKS, LabelSet
 from rales.registry import READERS
 
-__all__ = ["CLASSES", "Audit", "audit_data", "read_cycles"]
+__all__ = ["CLASSES", "Audit", "audit_data", "read_cycles", "read_events"]
 
 
 def read_cycles(
@@ -69,7 +71,8 @@ def read_contents(
     label_set: LabelSet = ICBHI,
 ) -> DatasetContents:
     """Path -> what the reader of its layout found; `true_labels`, `confirmed` and `label_set` as for
-    `manifest.find_recordings`. Errors: an own reader that is none."""
+    `manifest.find_recordings`. With the classes of one of the tasks about recordings, those of SPRSound are the rows.
+    Errors: an own reader that is none."""
     reader, place = _choose_reader(Path(path))
     if reader is manifest.find_recordings:  # which rows are judged, and what a wrong word is, depends on the classes
         whose = {"true_labels": true_labels, "confirmed": confirmed}
@@ -83,6 +86,8 @@ def read_contents(
     contents = reader(place, audio=audio, decode=decode)
     if not isinstance(contents, DatasetContents):
         raise UsageError(f"{path}: its reader gave a {type(contents).__name__}; {expected}")
+    if reader is sprsound.find_recordings and label_set.task in RECORDING_TASKS:
+        contents = take_recordings(contents, label_set.task)
     own = reader not in tuple(layout.find_recordings for layout in (sprsound, kauh, icbhi))
     return check_contents(contents) if own else contents
 

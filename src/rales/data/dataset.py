@@ -129,9 +129,18 @@ def expand_rows(table: pd.DataFrame, recipe: PreparesRows) -> pd.DataFrame:
 
 
 def read_extras(rows: pd.DataFrame, recipe: PreparesRows) -> dict[str, NDArray[Any]]:
-    """Rows -> the columns that the recipe names as extras, (N,) each; one that this table lacks is left out, since a
-    loss may need what scoring does not: see `check_extras`."""
-    return {name: rows[name].to_numpy() for name in recipe.extras if name in rows}
+    """Rows -> the columns that the recipe names as extras, (N,) each, words as `number_groups`; one that this table
+    lacks is left out, since a loss may need what scoring does not: see `check_extras`."""
+    found = {name: rows[name] for name in recipe.extras if name in rows}
+    return {
+        name: each.to_numpy() if pd.api.types.is_numeric_dtype(each) else number_groups(each)
+        for name, each in found.items()
+    }
+
+
+def number_groups(words: pd.Series) -> NDArray[np.int64]:
+    """Words (N,), such as patients or devices -> a number for each in the order of the alphabet, -1 of an empty one."""
+    return pd.factorize(words.where(words.astype(str) != ""), sort=True)[0].astype(np.int64)
 
 
 def find_taken_extras(recipe: PreparesRows, *modules: nn.Module) -> tuple[str, ...]:

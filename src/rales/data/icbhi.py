@@ -51,7 +51,7 @@ ADULT_YEARS = 18  # nobody in the database is between 16 and 19
 # Text files that the database or its mirrors bring along and that annotate no recording. `_events.txt` is the
 # annotators' second set (single crackles and wheezes), which some copies unpack into the same folder.
 _NO_ANNOTATION = re.compile(
-    r"icbhi_challenge_.*|official_split|filename_(format|differences)|.*_events|.*(licen[cs]e|readme|diagnosis|demographic).*",
+    r"icbhi_challenge_.*|official_split|filename_(format|differences)|.*_events(\.\w+)?|.*(licen[cs]e|readme|diagnosis|demographic).*",
     re.I,
 )
 _OF_DATABASE = re.compile(r"\d{3}_\d+[a-z]\d+_")  # how all its names begin; one that then differs is a mistake

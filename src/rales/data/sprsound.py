@@ -39,6 +39,7 @@ from rales.data.reader import (
     unread_note,
     without_copies,
 )
+from rales.data.sprsound_tasks import NO_ROWS
 from rales.errors import FileError
 from rales.files.json_files import parse_json
 
@@ -144,7 +145,7 @@ def find_recordings(folder: str | Path, *, audio: bool, decode: bool) -> Dataset
     notes = copies_note(folder, copied_sounds + copied) + unread_note(folder, paths)
     poor = sum(recording.extra["record_label"] == "Poor Quality" for recording in recordings)
     if poor:
-        notes.append(f"{folder}: recordings of poor quality, which have no events and give no rows: {poor}")
+        notes.append(f"{folder}: {NO_ROWS}: {poor}")
     if not sounds:
         notes.append(f"{folder}: annotations only, no recording")
     return DatasetContents(

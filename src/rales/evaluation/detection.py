@@ -1,13 +1,10 @@
-"""How well a probability tells what has a finding from what has not: AUROC with an interval by patient, and the scores
-of SPRSound's task 1-1."""
+"""How well a probability tells what has a finding from what has not: AUROC with an interval by patient."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-from rales.evaluation.metrics import two_class_scores
 
 SOUNDS = {"abnormal": (1, 2, 3), "crackle": (1, 3), "wheeze": (2, 3)}  # finding -> class numbers that have it
 
@@ -80,13 +77,3 @@ def auroc_interval(
     reach = error * stdtrit(min(some_with, some_without) - 1, (1 + level) / 2)
     odds = np.log(auroc / (1 - auroc))
     return auroc, float(1 / (1 + np.exp(reach - odds))), float(1 / (1 + np.exp(-reach - odds)))
-
-
-def score_task_1_1(confusion: ArrayLike) -> dict[str, float]:
-    """(4, 4) counts, rows true -> SE, SP, their mean AS, their harmonic mean HS, and the mean of both, `score`: whether
-    an event is normal or not (SPRSound's task 1-1)."""
-    two = two_class_scores(confusion)
-    se, sp = two["sensitivity"], two["specificity"]
-    mean = (se + sp) / 2
-    harmonic = 2 * se * sp / (se + sp) if se + sp else 0.0
-    return {"se": se, "sp": sp, "as": mean, "hs": harmonic, "score": (mean + harmonic) / 2}

@@ -12,6 +12,7 @@ from torch import Tensor
 from rales.errors import UsageError
 from rales.evaluation import bootstrap
 from rales.evaluation.calibration import VALIDATION, calibrated_metrics, cool_probabilities
+from rales.evaluation.challenge_scores import KEY, score_challenge
 from rales.evaluation.conformal import SetRule, describe_sets, find_confidence, find_possible, name_sets
 from rales.evaluation.metrics import (
     compute_metrics,
@@ -234,10 +235,12 @@ def evaluation_metrics(
     interval = bootstrap.bootstrap_intervals(true, label_set.encode_rows(called), patients)
     figures = compute_metrics(targets, probabilities, label_set, called)
     own = own_metrics_with_intervals(metrics, targets, probabilities, patients)
+    challenge = score_challenge(rows, targets, called, label_set)
     return {
         **figures,
         "ci95": {name: list(interval[name]) for name in FIGURES},
         **({"own": own} if own else {}),
+        **({KEY: challenge} if challenge else {}),
         "warnings": constant_warnings(figures["constant_prediction"], true, selected_epoch),
         "protocol": {
             "split": config["split"]["name"],

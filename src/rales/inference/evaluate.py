@@ -17,8 +17,8 @@ from rales.errors import FileError, UsageError
 from rales.evaluation import predictions, recordings
 from rales.evaluation.calibration import as_exclusive, expected_calibration_error
 from rales.evaluation.conformal import measure_sets
-from rales.evaluation.detection import detect_findings, measure_detection, score_task_1_1
-from rales.evaluation.metrics import confusion_matrix, metrics_by_group
+from rales.evaluation.detection import detect_findings, measure_detection
+from rales.evaluation.metrics import metrics_by_group
 from rales.evaluation.predictions import NOTICE
 from rales.inference.load_model import load_model
 from rales.inference.predictor import Predictor
@@ -225,9 +225,8 @@ def choose_by_thresholds(probabilities: Probabilities, model: Predictor) -> IntA
 
 
 def describe_parts(rows: pd.DataFrame, probabilities: Probabilities, model: Predictor) -> dict[str, Any]:
-    """Scored cycles and their probabilities -> what is heard of each finding, figures per device and location, those of
-    SPRSound's task 1-1 where the data is such, and those of whole recordings; of own classes, per device and location
-    alone."""
+    """Scored cycles and their probabilities -> what is heard of each finding, figures per device and location, and
+    those of whole recordings; of own classes, per device and location alone."""
     label_set = model.label_set
     true, found = class_numbers(rows, label_set), measure_calibration(rows, probabilities, model)
     called = choose_by_thresholds(probabilities, model)
@@ -237,15 +236,6 @@ def describe_parts(rows: pd.DataFrame, probabilities: Probabilities, model: Pred
         found[f"by_{column}"] = metrics_by_group(true, probabilities, rows[column].to_numpy(), label_set, called)
     if not label_set.is_icbhi:
         return found
-    if "test_part" in rows:
-        called = probabilities.argmax(axis=1) if called is None else called
-        sides = {"all": np.ones(len(rows), np.bool_)}
-        sides |= {side: rows["test_part"].to_numpy() == side for side in sorted(set(rows["test_part"]) - {""})}
-        found["sprsound_task_1_1"] = {
-            side: {"events": int(on.sum()), **score_task_1_1(confusion_matrix(true[on], called[on]))}
-            for side, on in sides.items()
-        }
-
     answers = predictions.predictions_table(rows, probabilities, model.decision()).assign(path=rows["path"].to_numpy())
     flags = {name: rows["label"].isin(classes) for name, classes in recordings.FINDINGS.items()}
     of_recording = rows.assign(**flags).groupby("path", sort=False)

@@ -24,7 +24,8 @@ PAPER = {
     "figure3": {"variant": ["all_learned"]},
 }
 OURS = ("m2d_fusion", "m2d_ntt", "mn04_fusion")  # of them the paper knows the first
-EARLIER = [name for name in RECIPES.built_in if name not in OURS]  # with their variants beside Table 2
+LATER = ("ast_sg_scl", "beats_pafa")  # of papers after this one
+EARLIER = [name for name in RECIPES.built_in if name not in (*OURS, *LATER)]  # with their variants beside Table 2
 BOTH_RATIOS = ("mr6", "mr7")  # what Table 1 compares
 PAPER_NETWORK = "m2d_vit_base-80x608p16x16-"
 Grid = Mapping[str, Sequence[str]]

@@ -108,18 +108,20 @@ def count_patch_columns(frames: int) -> int:
     return (frames - 16) // 10 + 1
 
 
-def draw_patch_mix(batch: int, columns: int, *, whole_columns: bool = False, generator: torch.Generator) -> PatchMix:
-    """Batch size and patch columns -> what Patch-Mix does with this batch.
+def draw_patch_mix(
+    batch: int, columns: int, *, rows: int = ROWS, whole_columns: bool = False, generator: torch.Generator
+) -> PatchMix:
+    """Batch size and patch columns (of 12 patches if not of `rows`) -> what Patch-Mix does with this batch.
 
     The share to keep is Beta(1, 1), which is uniform; n = floor(patches * (1 - share)) random places are replaced, and
     the share becomes 1 - n / patches. `whole_columns` draws columns of the grid in place of single patches.
     """
-    patches = ROWS * columns
+    patches = rows * columns
     share = float(torch.rand((), generator=generator))
     order = torch.randperm(batch, generator=generator)
     if whole_columns:
         chosen = torch.randperm(columns, generator=generator)[: math.floor(columns * (1 - share))]
-        positions = (torch.arange(ROWS)[:, None] * columns + chosen).flatten()
+        positions = (torch.arange(rows)[:, None] * columns + chosen).flatten()
     else:
         positions = torch.randperm(patches, generator=generator)[: math.floor(patches * (1 - share))]
     return PatchMix(order, positions, 1 - len(positions) / patches)
@@ -131,6 +133,18 @@ def mix_patches(patches: Tensor, mix: PatchMix) -> Tensor:
     result = patches.clone()
     result[:, positions] = patches[order][:, positions]
     return result
+
+
+def mix_picture_patches(picture: Tensor, patch: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, PatchMix]:
+    """(B, C, F, T), height and width of a patch -> the pictures with some patches taken from another one of the batch,
+    and which. To a network whose own patches are these it is as if its tokens had been mixed."""
+    height, width = picture.shape[2:]
+    rows, columns = -(-height // patch[0]), -(-width // patch[1])
+    mix = draw_patch_mix(len(picture), columns, rows=rows, generator=generator)
+    replaced = torch.zeros(rows * columns, dtype=torch.bool)
+    replaced[mix.positions] = True
+    mask = replaced.view(rows, columns).repeat_interleave(patch[0], 0).repeat_interleave(patch[1], 1)[:height, :width]
+    return torch.where(mask.to(picture.device), picture[mix.order.to(picture.device)], picture), mix
 
 
 def fit_positions(table: Tensor, columns: int, layout: PositionLayout = "aligned") -> Tensor:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rales.models.low_rank import LowRankLinear
 from rales.models.vit import Block, ViT
 
 Linear = Callable[[Tensor], Tensor]
@@ -105,7 +106,7 @@ class AutocastBlock(nn.Module):
         return result
 
 
-def packed_linear(layer: nn.Linear, dtype: torch.dtype, *, gelu: bool = False) -> Linear:
+def packed_linear(layer: nn.Linear | LowRankLinear, dtype: torch.dtype, *, gelu: bool = False) -> Linear:
     """Linear layer -> the same function on `dtype`, its weight in oneDNN's order; `gelu` (erf) follows in one pass."""
     weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach().to(dtype))
     bias = layer.bias.detach().to(dtype)

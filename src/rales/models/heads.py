@@ -1,6 +1,6 @@
 """Heads and projectors that the earlier systems put behind a backbone, and the co-tuning classifier."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -31,11 +31,19 @@ def build_projector(features: int = 512, out: int = 128) -> nn.Sequential:
     return nn.Sequential(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, out))
 
 
-def build_patch_mix_projector(features: int = 768) -> nn.Sequential:
-    """Size -> (B, features) -> (B, features): linear, batch-norm, ReLU, linear (Patch-Mix CL)."""
-    return nn.Sequential(
-        nn.Linear(features, features), nn.BatchNorm1d(features), nn.ReLU(), nn.Linear(features, features)
-    )
+def build_patch_mix_projector(
+    features: int = 768,
+    width: int | None = None,
+    out: int | None = None,
+    *,
+    norm: Callable[[int], nn.Module] = nn.BatchNorm1d,
+) -> nn.Sequential:
+    """Sizes -> (B, features) -> (B, out): linear, batch-norm, ReLU, linear, of one width if no other is given.
+
+    That of Patch-Mix CL and SG-SCL; with a layer-norm it is that of PAFA.
+    """
+    width, out = width or features, out or features
+    return nn.Sequential(nn.Linear(features, width), norm(width), nn.ReLU(), nn.Linear(width, out))
 
 
 def class_probabilities(logits: Tensor, *, independent: bool = False) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rales.errors import UsageError
 from rales.models.ast import AST, ROWS, PositionLayout, count_patch_columns, fit_positions
+from rales.models.beats import BEATs, BEATsSize
 from rales.models.cnn import Cnn, CnnSize
 from rales.models.m2d_checkpoints import (
     count_blocks,
@@ -50,6 +51,21 @@ HUGGING_FACE = (
     (r"(?:encoder\.layer|layers)\.(\d+)\.(?:intermediate\.dense|mlp\.fc1)\.", r"blocks.\1.mlp.fc1."),
     (r"(?:encoder\.layer|layers)\.(\d+)\.(?:output\.dense|mlp\.fc2)\.", r"blocks.\1.mlp.fc2."),
     (r"layernorm\.", "norm."),
+)
+
+BEATS_NAMES = (
+    (r"patch_embedding\.", "patch_embed."),
+    (r"post_extract_proj\.", "patch_proj."),
+    (r"layer_norm\.", "patch_norm."),
+    (r"encoder\.pos_conv\.0\.", "pos_conv."),
+    (r"encoder\.layer_norm\.", "norm."),
+    (r"encoder\.layers\.0\.self_attn\.relative_attention_bias\.", "relative_bias."),
+    (r"encoder\.layers\.(\d+)\.self_attn\.grep_linear\.", r"blocks.\1.attn.gate_proj."),
+    (r"encoder\.layers\.(\d+)\.self_attn\.grep_a", r"blocks.\1.attn.gate_scale"),
+    (r"encoder\.layers\.(\d+)\.self_attn\.", r"blocks.\1.attn."),
+    (r"encoder\.layers\.(\d+)\.self_attn_layer_norm\.", r"blocks.\1.norm1."),
+    (r"encoder\.layers\.(\d+)\.final_layer_norm\.", r"blocks.\1.norm2."),
+    (r"encoder\.layers\.(\d+)\.", r"blocks.\1."),
 )
 
 
@@ -108,6 +124,46 @@ def ast_tensors(path: str | Path, *, frames: int = 798, layout: PositionLayout =
     return match_state_dict(path, joined, ours, f"AST of width {dim} and depth {depth}")
 
 
+def beats_tensors(path: str | Path) -> tuple[BEATsSize, dict[str, Tensor]]:
+    """Public BEATs file (.pt, pre-trained or fine-tuned) -> sizes and state dict of `BEATs` of these sizes.
+
+    Its convolution of positions is stored as direction and length, and becomes the plain weight; the table of
+    distances, which all blocks share, is that of the first. The head of AudioSet is dropped.
+    """
+    found, _ = read_tensors(path)
+    tensors = {rename(name, BEATS_NAMES): value for name, value in found.items() if not name.startswith("predictor.")}
+    tensors = {name: value for name, value in tensors.items() if not re.search(r"blocks\.\d+\.attn\.relative_", name)}
+    length, direction = (tensors.pop(f"pos_conv.weight_{part}", None) for part in ("g", "v"))
+    table, first = tensors.get("relative_bias.weight"), tensors.get("patch_embed.weight")
+    fc1, depth = tensors.get("blocks.0.fc1.weight"), count_blocks(tensors, "blocks.", path)
+    known = (length, direction, table, first, fc1)
+    if any(each is None for each in known) or not depth:
+        raise ValueError(
+            f"{path}: not a BEATs file: it starts with {name_few(found)}; expected a patch embedding, a convolution of "
+            "positions, a table of distances and layers"
+        )
+    assert length is not None
+    assert direction is not None
+    assert table is not None
+    assert first is not None
+    assert fc1 is not None
+    if table.ndim != 2 or first.ndim != 4 or fc1.ndim != 2 or direction.ndim != 3:
+        raise ValueError(f"{path}: not a BEATs file: its tensors have other shapes; fetch or copy it again")
+    tensors["pos_conv.weight"] = direction * (length / direction.norm(dim=(0, 1), keepdim=True))
+    size = BEATsSize(
+        dim=fc1.shape[1],
+        depth=depth,
+        heads=table.shape[1],
+        hidden=fc1.shape[0],
+        patch_dim=first.shape[0],
+        patch=first.shape[2],
+        buckets=table.shape[0],
+    )
+    with torch.device("meta"):
+        ours = BEATs(size)
+    return size, match_state_dict(path, tensors, ours, f"BEATs of width {size.dim} and depth {depth}")
+
+
 def mobilenet_tensors(path: str | Path, *, classes: int = 0) -> tuple[float, int, dict[str, Tensor]]:
     """EfficientAT file of a MobileNet (mn01 to mn40), or a run of mn04_fusion -> width, layers, and state dict of
     `MobileNet(width, layers - 1, classes=classes)`; classes=0 drops the head."""
@@ -142,12 +198,17 @@ def has_shapes_of(tensors: Mapping[str, Tensor], ours: MobileNet) -> bool:
     return all(name in tensors and tensors[name].shape == shape for name, shape in widths.items())
 
 
+def rename(name: str, patterns: tuple[tuple[str, str], ...]) -> str:
+    """Name of a tensor -> ours, by the first pattern that it begins with; its own where none does."""
+    for theirs, ours in patterns:
+        if re.match(theirs, name):
+            return re.sub(f"^{theirs}", ours, name)
+    return name
+
+
 def hugging_face_name(name: str) -> str:
     """Hugging Face name -> the original's; any other name stays."""
-    for pattern, ours in HUGGING_FACE:
-        if re.match(pattern, name):
-            return re.sub(f"^{pattern}", ours, name)
-    return name
+    return rename(name, HUGGING_FACE)
 
 
 def join_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

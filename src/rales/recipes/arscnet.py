@@ -27,14 +27,15 @@ from rales.audio.waveform_augment import shift_circularly
 from rales.data.dataset import Batch, CycleDataset
 from rales.data.loader import ordered_batches
 from rales.models.arscnet import ArscNet
-from rales.settings import PaddedWaveform, RunSettings, Training, set_defaults
+from rales.settings import PaddedWaveform, Training, set_defaults
 from rales.training import finetune
+from rales.training.loss_terms import TermSettings, add_loss_term
 from rales.training.losses import weighted_loss
 from rales.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Settings(RunSettings):
+class Settings(TermSettings):
     """Our choice of all numbers."""
 
     size: Literal["base", "tiny"] = "base"
@@ -48,7 +49,7 @@ class Settings(RunSettings):
 
 def recipe(settings: Settings) -> Recipe:
     """-> the system."""
-    return Recipe(
+    made = Recipe(
         name="arscnet",
         settings=settings,
         build_frontend=Pictures,
@@ -61,6 +62,7 @@ def recipe(settings: Settings) -> Recipe:
         wave_augment=roll_waveforms,
         whole_batches=True,
     )
+    return add_loss_term(made)
 
 
 class Pictures(nn.Module):

@@ -1,4 +1,5 @@
-"""AST, an audio spectrogram transformer, fine-tuned; and the same with Patch-Mix contrastive learning.
+"""AST, an audio spectrogram transformer, fine-tuned; the same with Patch-Mix contrastive learning, and guided by the
+stethoscope.
 
 Paper: Bae et al., "Patch-Mix contrastive learning with audio spectrogram transformer on respiratory sound
 classification", Interspeech 2023. Official split, five seeds, epoch chosen on the test set:
@@ -7,15 +8,31 @@ classification", Interspeech 2023. Official split, five seeds, epoch chosen on t
     ast_ft            weighted cross-entropy                 77.14   41.97   59.55
     ast_patchmix_cl   cross-entropy + Patch-Mix contrastive  81.66   43.07   62.37±0.61
 
+Paper: Kim et al., "Stethoscope-guided supervised contrastive learning for cross-domain adaptation on respiratory sound
+classification", ICASSP 2024, on the same code, split and protocol:
+
+    ast_sg_scl        cross-entropy + SupCon of devices      79.87   43.55   61.71
+      --loss device_adversarial   + reversed gradient        77.11   42.50   59.81
+
+Paper: "Patient-aware feature alignment for robust lung sound classification", Interspeech 2025; its printed figure,
+64.84±0.60, is of BEATs. The constants of its script for AST, whose figure we have not found, are loss=pafa,
+audio.duration_s=5, train.batch_size=32, term.weight=0.5, term.cohesion=10, term.alignment=0.01,
+train.class_weights=none, augment.frequency_masks=0, augment.time_masks=0.
+
 Command: rales train ast_ft --data ICBHI_final_database --weights audioset_10_10_0.4593.pth --out RUN
 Command: rales train ast_patchmix_cl --data ICBHI_final_database --weights audioset_10_10_0.4593.pth --out RUN
+Command: rales train ast_sg_scl --data ICBHI_final_database --weights audioset_10_10_0.4593.pth --out RUN
 
-Provenance: code-verified (raymin0223/patch-mix_contrastive_learning, YuanGongND/ast). Not in the paper's Table 2.
+Provenance: code-verified (raymin0223/patch-mix_contrastive_learning, YuanGongND/ast;
+kaen2891/stethoscope-guided_supervised_contrastive_learning; wa976/Patient-Aware-Feature-Alignment). Not in the paper's
+Table 2.
 
 Deviations, undone by fidelity=original: a better resampler (audio.resampler=sinc); positions meet the patches they were
 learnt for, where that code exchanges height and width of the grid; SpecAugment on every clip, not on 84.1 % of them
 (augment.published_gate=true); the cosine begins at its top and does not quite reach its floor, where that code counts
-epochs from 1 (train.cosine_start_epoch=1). Kept: after every step weights and buffers are half the old, half the new
+epochs from 1 (train.cosine_start_epoch=1); the reversed gradient of device_adversarial grows from 0 to 1 over the
+training, where SG-SCL's code divides the steps by the epochs and is at 1 from the first step on
+(term.reversal=published). Kept: after every step weights and buffers are half the old, half the new
 ones. Never done: a cycle is cut out before it is resampled and faded as its recording, where that code resamples the
 whole recording first, so that a filter's length at both ends of a cycle is otherwise; half precision is bfloat16 where
 it pays and not float16, and scores are of float32; that code keeps no epoch whose sensitivity is below 5. Without
@@ -25,35 +42,34 @@ weights the start is random.
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rales.audio import fade_edges, read_audio_info
 from rales.audio.kaldi_fbank import HOP, WINDOW, KaldiFbank
 from rales.audio.spec_augment import mask_features
-from rales.data.dataset import wave_settings
-from rales.data.waveform_cache import Preparation, read_resampled_segment
+from rales.data.faded_recordings import prepare_faded_recordings
+from rales.data.waveform_cache import Preparation
+from rales.errors import UsageError
 from rales.models.ast import AST, SIZES, ASTClassifier, draw_patch_mix
 from rales.models.heads import build_patch_mix_projector
+from rales.models.low_rank import add_low_rank_updates
 from rales.models.m2d_checkpoints import default_heads
 from rales.models.pretrained_backbones import ast_tensors
 from rales.models.vit import ViTSize
 from rales.settings import (
+    AdaptedTransformer,
     BackboneSettings,
     Bounds,
     Fidelity,
     SpecAugment,
     Training,
-    TransformerSize,
     Waveform,
     set_defaults,
 )
 from rales.training import finetune
+from rales.training.loss_terms import LossName, TermSettings, add_loss_term
 from rales.training.losses import patch_mix_contrastive, weighted_cross_entropy, weighted_loss
 from rales.training.recipe import LossContext, Recipe
 
@@ -87,7 +103,7 @@ class Settings(BackboneSettings):
     """corrected: published quirks are mended; original: they stay."""
     audio: Audio = Audio()
     augment: SpecAugment = SpecAugment(frequency_width=48, time_width=160)
-    model: TransformerSize = TransformerSize()
+    model: AdaptedTransformer = AdaptedTransformer()
     train: Training = TRAINING
 
     def with_presets(self, given: AbstractSet[str]) -> Self:
@@ -107,8 +123,45 @@ class PatchMixSettings(Settings):
     train: Training = replace(TRAINING, class_weights="none")
 
 
-def fine_tuned(settings: Settings) -> Recipe:
-    """-> AST with weighted cross-entropy."""
+@dataclass(frozen=True)
+class FineTunedSettings(Settings, TermSettings):
+    """Numbers of the authors' code with cross-entropy, alone or with a term."""
+
+    def check(self) -> None:
+        """Errors: Patch-Mix of the picture, where the network's patches overlap."""
+        if self.loss == "patch_mix":
+            raise UsageError(
+                "loss=patch_mix: mixes patches of the picture, which overlap in AST; ast_patchmix_cl mixes its tokens, "
+                "as published"
+            )
+
+
+@dataclass(frozen=True)
+class SgSclSettings(FineTunedSettings):
+    """Numbers of SG-SCL's code."""
+
+    loss: LossName = "device_supcon"
+    """device_supcon: SG-SCL, the published system; device_adversarial: DAT of the same paper; or another term, or
+    cross-entropy alone."""
+    train: Training = replace(TRAINING, class_weights="none")
+
+    def with_presets(self, given: AbstractSet[str]) -> Self:
+        settings = super().with_presets(given)
+        return set_defaults(settings, given, {"term.reversal": "published"} if self.fidelity == "original" else {})
+
+
+def fine_tuned(settings: FineTunedSettings) -> Recipe:
+    """-> AST with weighted cross-entropy, alone or with a term."""
+    return add_loss_term(make_system(settings))
+
+
+def sg_scl(settings: SgSclSettings) -> Recipe:
+    """-> AST with the cross-entropy of the classes and a term about the devices."""
+    return replace(fine_tuned(settings), name="ast_sg_scl")
+
+
+def make_system(settings: Settings) -> Recipe:
+    """-> what all have in common, and the rest of AST with weighted cross-entropy."""
     return Recipe(
         name="ast_ft",
         settings=settings,
@@ -124,33 +177,13 @@ def fine_tuned(settings: Settings) -> Recipe:
 
 def patch_mix(settings: PatchMixSettings) -> Recipe:
     """-> AST with cross-entropy of the clean clips and a contrastive loss of the mixed ones."""
-    recipe, build = fine_tuned(settings), partial(build_model, projecting=True)
+    recipe, build = make_system(settings), partial(build_model, projecting=True)
     return replace(recipe, name="ast_patchmix_cl", build_model=build, loss=patch_mix_loss, whole_batches=True)
 
 
 def prepare(settings: Settings) -> Preparation:
     """Settings -> preparation of one waveform a cycle, faded where the recording begins and ends."""
-    how = {**wave_settings(settings.audio), "fade_samples": settings.audio.fade_samples}
-    return Preparation(faded_recording, how, (how["samples"],))
-
-
-def faded_recording(
-    path: str | Path,
-    start_s: float,
-    end_s: float,
-    *,
-    rate_hz: int,
-    samples: int,
-    resampler: Literal["soxr", "sinc"],
-    fade_samples: int,
-) -> NDArray[np.float32]:
-    """One cycle -> (samples,): cut from its faded recording, then cut, or repeated and faded out."""
-    wave = read_resampled_segment(path, start_s, end_s, rate_hz=rate_hz, resampler=resampler)
-    last = round(read_audio_info(path).duration_s * rate_hz) - 1
-    place = round(start_s * rate_hz) + np.arange(wave.size)
-    ramp = np.clip(np.minimum(place, last - place) / max(fade_samples - 1, 1), 0, 1) if fade_samples else 1
-    wave = np.asarray(wave * ramp, dtype=np.float32)
-    return wave[:samples] if wave.size > samples else fade_edges(np.resize(wave, samples), fade_samples, into=False)
+    return prepare_faded_recordings(settings.audio, settings.audio.fade_samples)
 
 
 def build_frontend(settings: Settings) -> KaldiFbank:
@@ -166,6 +199,7 @@ def build_model(settings: Settings, *, projecting: bool = False) -> ASTClassifie
     if settings.weights:
         layout: Literal["aligned", "original"] = "original" if settings.fidelity == "original" else "aligned"
         encoder.load_state_dict(ast_tensors(settings.weights, frames=frames, layout=layout))
+    add_low_rank_updates(encoder, model.low_rank)
     projector = build_patch_mix_projector(encoder.dim) if projecting else None
     return ASTClassifier(encoder, len(settings.classes), projector)
 

@@ -47,22 +47,23 @@ from rales.errors import UsageError
 from rales.models.classifier import FusionClassifier
 from rales.models.hub import find_checkpoint
 from rales.models.layer_fusion import Pool
+from rales.models.low_rank import add_low_rank_updates
 from rales.models.m2d_checkpoints import build_encoder, fingerprint_encoder, load_m2d, read_tensors, record_of
 from rales.models.vit import ViT
 from rales.registry import ENCODERS, split_file_word
 from rales.settings import (
+    AdaptedTransformer,
     Depth,
     FrameCount,
-    RunSettings,
     SpecAugment,
     StandardisedAudio,
-    TransformerSize,
     Width,
     check_stored,
     from_dict,
     set_defaults,
 )
 from rales.training import finetune
+from rales.training.loss_terms import TermSettings, add_loss_term
 from rales.training.losses import weighted_loss
 from rales.training.recipe import Recipe
 
@@ -160,7 +161,7 @@ class Augmentation(SpecAugment):
 
 
 @dataclass(frozen=True)
-class Model(TransformerSize):
+class Model(AdaptedTransformer):
     """The encoder and what is fused of it."""
 
     patch: tuple[Width, Width] = (16, 16)
@@ -200,7 +201,7 @@ class Model(TransformerSize):
 
 
 @dataclass(frozen=True)
-class Settings(RunSettings):
+class Settings(TermSettings):
     """Numbers of one row of Table 2."""
 
     variant: Variant = "all_learned"
@@ -271,13 +272,14 @@ class Settings(RunSettings):
             bands, frames = settings.augment.frequency_width, settings.augment.time_width
             augment = replace(settings.augment, frequency_width=frames, time_width=bands)
             settings = replace(settings, augment=augment)
-        return set_defaults(settings, set(), PUBLISHED if published else {})
+        whole = {} if self.loss == "cross_entropy" else {"train.micro_batch": 0}
+        return set_defaults(settings, set(), {**(PUBLISHED if published else {}), **whole})
 
     def check(self) -> None:
         """Errors: what only one of the front-ends has, with another one; what the ViT has, with an own encoder."""
         if self.encoder:
             plain = Model()
-            for name in ("layout", "long_input", "raw_last", "freeze_patch_embed"):
+            for name in ("layout", "long_input", "raw_last", "freeze_patch_embed", "low_rank"):
                 if (value := getattr(self.model, name)) != getattr(plain, name):
                     raise UsageError(f"model.{name}={value}: is of the ViT, not of an own encoder; leave it out")
         if self.audio.scope == "batch" and self.frontend != "icbhi":
@@ -294,7 +296,7 @@ def recipe(settings: Settings) -> Recipe:
     once_an_epoch = settings.model.learned and settings.model.layer_weight_update == "per_epoch"
     if settings.encoder:
         find_own_encoder(settings)  # before anything is built, so that what is missing is named
-    return Recipe(
+    made = Recipe(
         name="m2d_fusion",
         settings=settings,
         build_frontend=build_frontend,
@@ -306,6 +308,7 @@ def recipe(settings: Settings) -> Recipe:
         epoch_parameters=("fusion.weight",) if once_an_epoch else (),
         notes=(what_was_taken(start_of(find_checkpoint(settings.weights)), settings),) if settings.weights else (),
     )
+    return add_loss_term(made, patch=settings.model.patch)
 
 
 @dataclass(frozen=True)
@@ -532,6 +535,8 @@ def build_model(settings: Settings) -> FusionClassifier:
 
     if model.freeze_patch_embed and not settings.encoder:
         encoder.patch_embed.requires_grad_(False)
+    if not settings.encoder:
+        add_low_rank_updates(encoder, model.low_rank)
     return FusionClassifier(
         encoder,
         model.layers,

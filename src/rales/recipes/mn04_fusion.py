@@ -44,7 +44,6 @@ from rales.settings import (
     Bounds,
     Depth,
     PaddedWaveform,
-    RunSettings,
     SpecAugment,
     Training,
     from_dict,
@@ -52,6 +51,7 @@ from rales.settings import (
     to_dict,
 )
 from rales.training import finetune
+from rales.training.loss_terms import TermSettings, add_loss_term
 from rales.training.losses import weighted_loss
 from rales.training.recipe import Recipe
 
@@ -101,7 +101,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Settings(RunSettings):
+class Settings(TermSettings):
     """Numbers of a random start; weights bring others (`FROZEN`)."""
 
     size: Literal["base", "tiny"] = "base"
@@ -147,7 +147,7 @@ def recipe(settings: Settings) -> Recipe:
     """-> layers of a MobileNet, fused; where each epoch would compute the same features of a cycle, on those, computed
     once."""
     once = can_pool_once(settings)
-    return Recipe(
+    made = Recipe(
         name="mn04_fusion",
         settings=settings,
         prepare=prepare_pooled if once else None,
@@ -160,6 +160,7 @@ def recipe(settings: Settings) -> Recipe:
         # batch-norm compares the rows of a batch, where it learns
         whole_batches=settings.freeze != "encoder",
     )
+    return add_loss_term(made)
 
 
 def can_pool_once(settings: Settings) -> bool:

@@ -57,6 +57,7 @@ from rales.settings import (
     set_defaults,
 )
 from rales.training import finetune, multistage
+from rales.training.loss_terms import TermSettings, add_loss_term
 from rales.training.losses import hybrid_sup_con, multi_sup_con, sup_con, weighted_cross_entropy, weighted_loss
 from rales.training.recipe import LossContext, Recipe
 
@@ -84,6 +85,11 @@ class Settings(BackboneSettings):
             defaults |= {"audio.resampler": "sinc", "audio.scope": "batch", "audio.std": 0.0255}
             defaults |= {"augment.published_gate": True, "train.precision": "float32"}
         return set_defaults(settings, given, defaults)
+
+
+@dataclass(frozen=True)
+class CeSettings(Settings, TermSettings):
+    """Numbers of cross-entropy, alone or with a term."""
 
 
 @dataclass(frozen=True)
@@ -140,10 +146,10 @@ def hybrid(settings: HybridSettings) -> Recipe:
     return make_system("moummad_hybrid", settings, partial(build_model, projectors=1), hybrid_loss, finetune.run)
 
 
-def ce(settings: Settings) -> Recipe:
-    """-> cross-entropy alone, the baseline."""
+def ce(settings: CeSettings) -> Recipe:
+    """-> cross-entropy alone, the baseline, or with a term."""
     recipe = make_system("moummad_ce", settings, build_model, weighted_loss, finetune.run)
-    return replace(recipe, augment=augment)
+    return add_loss_term(replace(recipe, augment=augment))
 
 
 def make_system(

@@ -59,6 +59,7 @@ from rales.settings import (
     set_defaults,
 )
 from rales.training import finetune
+from rales.training.loss_terms import TermSettings, add_loss_term
 from rales.training.losses import category_relationship, co_tuning, weighted_cross_entropy, weighted_loss
 from rales.training.recipe import LossContext, Recipe
 
@@ -98,6 +99,11 @@ class Settings(BackboneSettings):
 
 
 @dataclass(frozen=True)
+class StochNormSettings(Settings, TermSettings):
+    """Numbers of stochastic normalisation, with cross-entropy alone or with a term."""
+
+
+@dataclass(frozen=True)
 class CoTuningSettings(Settings):
     """Numbers of co-tuning."""
 
@@ -115,7 +121,7 @@ class CoTuningSettings(Settings):
 def cotuning(settings: CoTuningSettings) -> Recipe:
     """-> co-tuning; with norm="stochastic" both methods."""
     return replace(
-        stochnorm(settings),
+        make_system(settings),
         name="nguyen_cotuning",
         build_model=build_cotuning,
         loss=cotuning_loss,
@@ -123,8 +129,13 @@ def cotuning(settings: CoTuningSettings) -> Recipe:
     )
 
 
-def stochnorm(settings: Settings) -> Recipe:
+def stochnorm(settings: StochNormSettings) -> Recipe:
     """-> fine-tuning with stochastic normalisation."""
+    return add_loss_term(make_system(settings))
+
+
+def make_system(settings: Settings) -> Recipe:
+    """-> what both have in common, and the rest of fine-tuning with stochastic normalisation."""
     return Recipe(
         name="nguyen_stochnorm",
         settings=settings,

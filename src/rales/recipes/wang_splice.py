@@ -60,6 +60,7 @@ from rales.settings import (
     set_defaults,
 )
 from rales.training import finetune
+from rales.training.loss_terms import TermSettings, add_loss_term
 from rales.training.losses import weighted_loss
 from rales.training.recipe import Recipe
 
@@ -67,7 +68,7 @@ FFT_SAMPLES = 256
 
 
 @dataclass(frozen=True)
-class Settings(BackboneSettings):
+class Settings(BackboneSettings, TermSettings):
     """Our choice of all numbers."""
 
     domain: Literal["splice", "spectral"] = "splice"
@@ -91,7 +92,7 @@ class Settings(BackboneSettings):
 def recipe(settings: Settings) -> Recipe:
     """-> the system."""
     spliced = settings.domain == "splice"
-    return Recipe(
+    made = Recipe(
         name="wang_splice",
         settings=settings,
         build_frontend=Pictures,
@@ -107,6 +108,7 @@ def recipe(settings: Settings) -> Recipe:
         extras=("device_number",),
         whole_batches=True,
     )
+    return add_loss_term(made)
 
 
 def with_spliced(settings: Settings, table: pd.DataFrame) -> pd.DataFrame:

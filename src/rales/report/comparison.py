@@ -35,7 +35,12 @@ LEADERBOARD_CODES = {"test_best": "O", "validation": "V", "last": "last"}
 PRINTED = ["Printed Sp", "Printed Se", "Printed Score"]
 NOT_RUN = ["not run", "–", "–", "–"]
 
-AS_THE_PAPER = {"size": "base", "frontend": "icbhi", "masks": "code"}  # settings, where a recipe has them
+AS_THE_PAPER = {
+    "size": "base",
+    "frontend": "icbhi",
+    "masks": "code",
+    "loss": "cross_entropy",
+}  # settings, where a recipe has them
 CHANGE_NO_ROW = {
     *("seed", "split.name", "split.folds", "split.fold", "split.seed"),
     *(f"train.{name}" for name in ("epochs", "select", "select_by", "validation_share", "evaluate_every", "device")),

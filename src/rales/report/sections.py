@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rales.labels import LabelSet
 from rales.report import comparison, plots, tables
+from rales.report.challenge import challenge_table
 from rales.report.headline import headline_blocks
 from rales.report.literature import PROVENANCE
 from rales.report.load_runs import Run, UnusedFolder, run_notes
@@ -98,6 +99,7 @@ def build_sections(
         ("scores", "Scores"): [
             *(tables.main_table(systems), plots.plot_sp_se(systems), tables.further_metrics_table(systems)),
             *(tables.classes_table(systems), tables.own_metrics_table(systems)),
+            challenge_table(systems),
         ],
         ("comparison", "Differences on the same cycles"): [
             *(tables.comparisons_table(systems), tables.seeds_table(systems)),

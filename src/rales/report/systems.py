@@ -263,6 +263,7 @@ def name_systems(groups: list[list[Run]]) -> list[str]:
 def plain_name(run: Run) -> str:
     words = [str(run.config[key]) for key in ("variant", "size") if run.config.get(key)]
     words += [fidelity] if (fidelity := run.config.get("fidelity", "corrected")) != "corrected" else []
+    words += [str(term) for term in [run.config.get("loss", "cross_entropy")] if term != "cross_entropy"]
     words += [str(found) for found in [run.record.get("provenance", "ours")] if found != "ours"]
     return f"{run.recipe} ({', '.join(words)})" if words else run.recipe
 

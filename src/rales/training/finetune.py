@@ -28,6 +28,7 @@ from rales.files.writers import copy_file, write_csv, write_json
 from rales.labels import LabelSet
 from rales.models.heads import class_probabilities
 from rales.models.hub import find_checkpoint, sha256_of
+from rales.models.low_rank import count_parameters
 from rales.models.m2d_checkpoints import check_complete
 from rales.settings import RunSettings, to_dict
 from rales.training import epoch_logits, lifecycle, run_folder
@@ -290,6 +291,8 @@ def train_epoch(job: Training, epoch: int) -> dict[str, Any]:
     torch.manual_seed(derive_seed(settings.seed, epoch, 0, context.rank))  # for dropout
     lr = scheduled_lr(epoch - 1, settings)
     all_steps = math.ceil(len(job.dataset.rows("train")) / train.batch_size)
+    rest = len(job.dataset.rows("train")) % train.batch_size > 0
+    steps_an_epoch = max(all_steps - (train.drop_last and rest), 1)
     for optimiser in optimisers.values():
         set_lr(optimiser, lr)
         optimiser.zero_grad()
@@ -311,9 +314,9 @@ def train_epoch(job: Training, epoch: int) -> dict[str, Any]:
                 with context.autocast():
                     extras = {name: values[rows] for name, values in batch.extras.items()}
                     mixed = mixture and mixture.take(rows)
-                    step = LossContext(
-                        settings, batch.label[rows], batch.whole_label, job.class_weight, extras, generator, mixed
-                    )
+                    about = (settings, batch.label[rows], batch.whole_label, job.class_weight, extras, generator)
+                    done = (epoch - 1) * steps_an_epoch + steps
+                    step = LossContext(*about, mixed, done, steps_an_epoch)
                     loss, logits = recipe.loss(network, features[rows], step)
                 # DDP takes the mean over processes where the loss is a sum
                 (loss * (0 if idle else context.world_size)).backward()
@@ -673,6 +676,7 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
     write_csv(out / "predictions.csv", predictions.predictions_table(rows, scored["test"], plain))
     if (fusion := find_layer_fusion(model)) is not None:
         write_json(out / "layer_weights.json", predictions.layer_weights(list(fusion.layers), fusion.weight))
+    figures["parameters"] = count_parameters(job.model)
     write_json(out / "evaluation.json", figures)
     run_folder.mark_done(out)
     return figures

@@ -1,5 +1,6 @@
 """Losses: tensors and plain numbers in, a scalar out."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -124,6 +125,47 @@ def patch_mix_contrastive(
     log_share = (anchor @ target.T / temperature).log_softmax(dim=1)
     row = torch.arange(len(log_share), device=log_share.device)
     return -(kept * log_share[row, row] + (1 - kept) * log_share[row, order]).mean()
+
+
+def pafa(features: Tensor, patient: Tensor, *, cohesion: float = 50.0, alignment: float = 0.001) -> Tensor:
+    """Projected features (B, D), patient numbers (B,) -> scalar: patient-aware feature alignment.
+
+    With c_p the mean of a patient's rows, W the squared distances of all rows to that of their patient, and S those of
+    the P means to the mean of these means: cohesion * W / (P S + 1e-6) + alignment * S / P. P S is the sum over pairs
+    of patients of their squared distance. Rows of unknown patients (negative) take no part; one patient alone gives 0.
+    Source: wa976/Patient-Aware-Feature-Alignment, method/pafa.py (Jeong & Kim, Interspeech 2025).
+    """
+    known = patient >= 0
+    z = features[known].float()
+    _, group, size = torch.unique(patient[known], return_inverse=True, return_counts=True)
+    if len(size) < 2:
+        return z.sum() * 0
+    centres = torch.zeros(len(size), z.shape[1], device=z.device).index_add(0, group, z) / size[:, None]
+    within = (z - centres[group]).square().sum()
+    spread = (centres - centres.mean(dim=0)).square().sum()
+    loss: Tensor = cohesion * within / (len(size) * spread + 1e-6) + alignment * spread / len(size)
+    return loss
+
+
+def reverse_gradient(x: Tensor, strength: float) -> Tensor:
+    """The same numbers, whose gradient arrives reversed and multiplied by `strength` (Ganin et al. 2016)."""
+    return x + (1 + strength) * (x.detach() - x)  # what is added is 0; its gradient is -(1 + strength)
+
+
+def reversal_strength(progress: float) -> float:
+    """Share of the training that is over -> strength of the reversed gradient, 2 / (1 + exp(-10 progress)) - 1: 0 at
+    the start, 0.987 in the middle (Ganin et al. 2016)."""
+    return 2 / (1 + math.exp(-10 * progress)) - 1
+
+
+def published_progress(step: int, steps_an_epoch: int, epochs: int) -> float:
+    """Steps done, of an epoch, epochs of the run -> what SG-SCL's code puts in the place of the progress.
+
+    Its epochs count from 1 and the steps are divided by the epochs alone: (step + n) / epochs + 1 / n with n steps an
+    epoch. On ICBHI that is above 10 from the first step on, so that the strength is 1 throughout.
+    Source: kaen2891/stethoscope-guided_supervised_contrastive_learning, main.py.
+    """
+    return (step + steps_an_epoch) / epochs + 1 / steps_an_epoch
 
 
 def co_tuning(source_logits: Tensor, label: Tensor, relationship: Tensor) -> Tensor:

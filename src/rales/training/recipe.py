@@ -34,6 +34,9 @@ class LossContext:
     """For whatever the loss draws: mixtures, second views."""
     mixture: "Mixture | None" = None
     """What mixup has mixed into the clips, if it did."""
+    step: int = 0
+    """Batches of the run that are done."""
+    steps_an_epoch: int = 1
 
 
 class Mixture(NamedTuple):

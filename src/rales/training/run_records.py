@@ -172,6 +172,15 @@ class OwnFigure:
 
 
 @dataclass(frozen=True)
+class ChallengeTask:
+    """Scores of a task of SPRSound's challenges: side -> figures of `rales.evaluation.challenge_scores.score_task`."""
+
+    task: str
+    rows: str
+    sides: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """evaluation.json, as far as somebody reads it again."""
 
@@ -192,6 +201,7 @@ class Evaluation:
     by_class: dict[str, Detection] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     own: dict[str, OwnFigure] = field(default_factory=dict)
+    sprsound_task: ChallengeTask | None = None
     validation: Validation | None = None
     validation_threshold: Threshold | None = None
     validation_temperature: Temperature | None = None

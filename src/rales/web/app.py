@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 from rales import __version__
 from rales.files.csv_cells import make_encodable
 from rales.labels import LabelSet
-from rales.web import cycle_edits, routes_annotations, routes_example, routes_exports, routes_predict, routes_sessions
+from rales.web import (
+    cycle_edits,
+    routes_annotations,
+    routes_events,
+    routes_example,
+    routes_exports,
+    routes_predict,
+    routes_sessions,
+)
 from rales.web.schemas import describe_labels
 from rales.web.security import ApiError, SecurityMiddleware
 from rales.web.service import Service, is_full
@@ -65,6 +73,7 @@ def create_app(settings: Settings) -> SecurityMiddleware:
     routes_example.add_example_routes(app, service)
     routes_annotations.add_annotation_routes(app, service)
     routes_exports.add_export_routes(app, service)
+    routes_events.add_event_routes(app, service)
     add_page(app, service.label_set)
     add_token(app)
     describe_labels(app.openapi(), service.label_set)

@@ -7,6 +7,7 @@ import numpy as np
 import soundfile
 
 from rales.audio import io
+from rales.data.events import EXPIRATION, Event
 from rales.labels import LabelSet
 from rales.synthesis.simulator import Chest, simulate_recording
 from rales.typing import Row
@@ -54,6 +55,11 @@ def write_example(folder: Path) -> None:
     (folder / "audio.txt").write_text("".join(lines))
     played = io.resample_waveform(wave.astype(np.float32), RATE_HZ, PAGE_RATE_HZ)
     soundfile.write(folder / "page.wav", np.clip(played, -1, 1), PAGE_RATE_HZ, subtype="PCM_16")
+
+
+def known_events() -> list[Row]:
+    """-> where the expiration of each breath begins."""
+    return [Event(EXPIRATION, turn, turn)._asdict() for _, turn, *_ in BREATHS]
 
 
 def known_cycles(label_set: LabelSet) -> list[Row]:

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 def add_annotation_routes(app: "FastAPI", service: Service) -> None:
     @app.post("/annotations", response_model=Saved, status_code=201)
     def annotate(annotation: Annotation) -> dict[str, Any]:
-        """Save the corrected cycles of a recording of a session as its next revision."""
+        """Save the corrected cycles of a recording of a session, and its events, as its next revision."""
         given = [vars(cycle) for cycle in annotation.cycles]
-        saved = service.annotate(annotation.recording, given, annotation.base)
+        marked = None if annotation.events is None else [vars(event) for event in annotation.events]
+        saved = service.annotate(annotation.recording, given, annotation.base, marked)
         return {"recording": annotation.recording, **saved, "facts": service.line_of(annotation.recording)}
 
     @app.get("/recordings/{recording}/revisions", response_model=list[Revision])
@@ -24,6 +25,7 @@ def add_annotation_routes(app: "FastAPI", service: Service) -> None:
             {
                 **one,
                 "cycles": len(one["cycles"]),
+                "events": len(one["events"]),
                 "confirmed": sum(cycle["confirmed"] for cycle in one["cycles"]),
                 "findings": service.count_findings(one["cycles"]),
             }

@@ -38,6 +38,7 @@ def add_example_routes(app: "FastAPI", service: Service) -> None:
             "source": "simulated",
             "cycles": known or [{**row, "confirmed": False} for row in rows if row["label"]],
             "annotated": known,
+            "events": example.known_events(),
             "scores": {service.models.default: rows},
             **model_answers.quality_of(rows),
         }

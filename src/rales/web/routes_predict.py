@@ -29,13 +29,14 @@ def add_facts(app: "FastAPI", service: Service) -> None:
 
     @app.get("/limits")
     def limits() -> Accepted:
-        """What is taken: suffixes of recordings, their size and length, and how many cycles of which length."""
+        """What is taken: suffixes of recordings, size and length, cycles and their length, and events."""
         bounds = service.limits
         return Accepted(
             suffixes=list(AUDIO_SUFFIXES),
             upload_bytes=bounds.upload_bytes,
             duration_s=bounds.duration_s,
             cycles=bounds.cycles,
+            events=bounds.events,
             shortest_cycle_s=cycle_edits.SHORTEST_S,
         )
 

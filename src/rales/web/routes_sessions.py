@@ -77,6 +77,9 @@ def add_recordings(app: "FastAPI", service: Service) -> None:
         annotation: Annotated[
             UploadFile | None, File(description="Its cycles, in a form of rales predict."), OPTIONAL_FILE
         ] = None,
+        events: Annotated[
+            UploadFile | None, File(description="Its events, as POST /recordings/ID/events reads them."), OPTIONAL_FILE
+        ] = None,
         path: Annotated[str, Form(description="Where it lay in a folder of several: visit1/anna.wav.")] = "",
         only_new: Annotated[
             bool, Form(description="Refuse (409) a file that the session has under this path.")
@@ -86,6 +89,7 @@ def add_recordings(app: "FastAPI", service: Service) -> None:
         await asyncio.to_thread(known_session, service, session)
         path = cycle_edits.relative_path(path or cycle_edits.base_name(audio.filename or ""))
         async with service.arrived(path, audio.file, annotation.file if annotation else None) as (place, facts):
+            facts = await asyncio.to_thread(service.with_events, path, facts, events.file if events else None)
             keep = partial(service.keep, session, path, facts, place, only_new=only_new)
             recording = await asyncio.to_thread(keep)
         return await asyncio.to_thread(service.line_of, recording)

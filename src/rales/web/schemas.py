@@ -15,6 +15,8 @@ from rales.labels import LabelSet
 # Which labels there are depends on the model that is served; `describe_labels` puts them in the place of this.
 Label = Annotated[str, WithJsonSchema({"type": "string", "format": "label"})]
 ExportForm = Literal["icbhi", "csv", "audacity", "raven"]
+EventForm = Literal["raven", "audacity", "icbhi", "sprsound", "aoef"]
+EventKind = Literal["wheeze", "rhonchus", "stridor", "crackle", "fine crackle", "coarse crackle", "expiration"]
 Status = Literal["waiting", "ready", "failed"]
 OPTIONAL_FILE = WithJsonSchema({"type": "string", "contentMediaType": "application/octet-stream"})  # forms know no null
 
@@ -34,6 +36,7 @@ class Accepted:
     upload_bytes: int
     duration_s: float
     cycles: int
+    events: int
     shortest_cycle_s: float
 
 
@@ -62,6 +65,16 @@ class MarkedCycle(Span):
     label: Label
     confirmed: StrictBool = False
     unusable: StrictBool = False
+
+
+@dataclass
+class MarkedEvent(Span):
+    """A sound inside a cycle, or the moment at which expiration begins. A point starts where it ends; lowest and
+    highest frequency are both known or none is."""
+
+    kind: EventKind
+    low_hz: StrictFloat | None = None
+    high_hz: StrictFloat | None = None
 
 
 class ScoredSpan(BaseModel):
@@ -105,12 +118,14 @@ class Prediction:
 
 @dataclass
 class Annotation:
-    """The corrected cycles of a recording of a session. `base` is the revision that they were made from: given, an
-    annotation that somebody else has changed since is not overwritten (409)."""
+    """The corrected cycles of a recording of a session, and the events that are marked in it; without `events` those
+    that stand stay. `base` is the revision that they were made from: given, an annotation that somebody else has
+    changed since is not overwritten (409)."""
 
     recording: str
     cycles: list[MarkedCycle]
     base: StrictInt | None = None
+    events: list[MarkedEvent] | None = None
 
 
 @dataclass
@@ -123,6 +138,25 @@ class Revision:
     cycles: int
     confirmed: int
     findings: dict[str, int]
+    events: int
+
+
+@dataclass
+class EventText:
+    """The text of a file of events, and its name."""
+
+    name: str
+    text: str
+
+
+@dataclass
+class ReadEvents:
+    """What a file of events holds, which is not kept by that; `form` says what it was read as, `notes` what was left
+    out of it."""
+
+    form: EventForm
+    events: list[MarkedEvent]
+    notes: list[str]
 
 
 @dataclass
@@ -224,9 +258,9 @@ class SessionContent(Named):
 
 @dataclass
 class RecordingDetail(Recording):
-    """A recording, what each model said of its cycles, and its cycles as they stand; `source` says whose they
-    are: person, annotation, segment (breaths found in the sound), window or simulated. `annotated` are those of the
-    annotation that came along. What could not be judged is no cycle."""
+    """A recording, what each model said of its cycles, and its cycles and events as they stand; `source` says whose the
+    cycles are: person, annotation, segment (breaths found in the sound), window or simulated. `annotated` are those of
+    the annotation that came along. What could not be judged is no cycle."""
 
     session: str
     rate_hz: int
@@ -234,6 +268,7 @@ class RecordingDetail(Recording):
     cycles: list[MarkedCycle]
     source: str
     annotated: list[MarkedCycle]
+    events: list[MarkedEvent]
     judged: bool
     quality: str
     quality_reason: str

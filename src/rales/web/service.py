@@ -9,18 +9,18 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from filelock import Timeout
 
-from rales.data import icbhi
+from rales.data import event_readers, icbhi
 from rales.data.annotations import read_annotation
 from rales.errors import FileProblem
 from rales.evaluation import recordings
 from rales.files.atomic import Lock, NoLocks, make_folder
 from rales.inference.predictor import Predictor
 from rales.typing import Row
-from rales.web import cycle_edits, example, model_answers, platform_checks, stored_rows
+from rales.web import cycle_edits, event_marks, example, model_answers, platform_checks, stored_rows
 from rales.web.decoding import Decoder, DecoderRestarted, Undecodable
 from rales.web.job_queue import JobQueue, QueueFull
 from rales.web.model_registry import ModelRegistry
@@ -30,6 +30,14 @@ from rales.web.store import DuplicateRecording, LeftoverSound, RevisionConflict,
 
 log = logging.getLogger(__name__)
 NO_SOUND = "its sound is missing in the service's folder; remove the recording and send it again"
+
+
+class ReadEvents(NamedTuple):
+    """What a file of events holds: its form, the events as they are kept, and notes on what was left out."""
+
+    form: str
+    events: list[Row]
+    notes: list[str]
 
 
 class Service:
@@ -133,6 +141,33 @@ class Service:
         if len(found.cycles) > self.limits.cycles:
             raise ApiError(413, f"{called}: {len(found.cycles)} cycles, at most {self.limits.cycles} are taken")
         return found.note(called), {"annotated": found.cycles, "classes": found.labelled}
+
+    def read_events(self, name: str, text: str, duration_s: float, path: str) -> ReadEvents:
+        """A file of events, what people know it by, and its recording -> what it holds. Errors: ApiError."""
+        found = event_readers.parse_events(text, name, duration_s, cycle_edits.base_name(path))
+        if found.problems:
+            raise ApiError(422, found.problems[0])
+        try:
+            rows = [event._asdict() for event in found.events]
+            return ReadEvents(found.form, event_marks.check_events(rows, duration_s, self.limits.events), found.notes)
+        except ValueError as error:
+            raise ApiError(422, f"{name}: {error}") from error
+
+    def with_events(self, path: str, facts: Row, events: BinaryIO | None) -> Row:
+        """Facts of an uploaded recording, and the file of events that came with it -> the facts with `events`. Errors:
+        ApiError."""
+        if events is None:
+            return facts
+        name = f"events of {cycle_edits.recording_title(path)}"
+        content = events.read(self.limits.body_bytes + 1)
+        if len(content) > self.limits.body_bytes:
+            raise ApiError(413, f"{name}: larger than {self.limits.body_bytes // 1024} KiB")
+        try:
+            text = content.decode("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ApiError(422, f"{name}: not a UTF-8 text file (byte {error.start + 1} cannot be read)") from error
+        found = self.read_events(name, text, facts["duration_s"], path)
+        return {**facts, "events": found.events, "notes": [*facts["notes"], *found.notes]}
 
     def keep(self, session: str, path: str, facts: Row, place: Path, *, only_new: bool = False) -> str:
         """A decoded folder becomes a recording of a session and waits for the model; -> its id.
@@ -249,16 +284,20 @@ class Service:
 
     # What people say
 
-    def annotate(self, recording: str, given: list[Row], base: int | None = None) -> Row:
-        """Cycles as a visitor sent them become the next revision; -> revision, saved. Errors: ApiError."""
+    def annotate(
+        self, recording: str, given: list[Row], base: int | None = None, marked: list[Row] | None = None
+    ) -> Row:
+        """Cycles and events as a visitor sent them (None: the events that stand) become the next revision; -> revision,
+        saved. Errors: ApiError."""
         row = self.known(recording)
         try:
             cycles = cycle_edits.check_cycles(given, row["duration_s"], self.limits.cycles)
             cycles = cycle_edits.check_labels(cycles, self.label_set)
+            events = None if marked is None else event_marks.check_events(marked, row["duration_s"], self.limits.events)
         except ValueError as error:
             raise ApiError(422, str(error)) from error
         try:
-            return self.store.annotate(recording, cycles, base)
+            return self.store.annotate(recording, cycles, base, events)
         except RevisionConflict as stale:
             raise ApiError(
                 409,
@@ -267,17 +306,18 @@ class Service:
             ) from stale
 
     def revisions(self, recording: str) -> list[Row]:
-        """-> the states of a recording's annotation that can be restored, the newest first, each with its `cycles`; 0,
-        the last, is what the model said first or the annotation that came along. Errors: ApiError."""
+        """-> the states of a recording's annotation that can be restored, the newest first, each with its `cycles` and
+        `events`; 0, the last, is what the model said first or the annotation that came along. Errors: ApiError."""
         row = self.known(recording)
-        first = {"revision": 0, "saved": None, "cycles": row["original"]}
+        events = stored_rows.try_read_events(row["first_events"])[0]
+        first = {"revision": 0, "saved": None, "cycles": row["original"], "events": events}
         return [*self.store.revisions(recording), *([first] if row["original"] is not None else [])]
 
     def restore(self, recording: str, revision: int) -> Row:
         """An earlier state becomes the next revision; -> revision, saved. Errors: ApiError."""
         for one in self.revisions(recording):
             if one["revision"] == revision:
-                return self.store.annotate(recording, one["cycles"])
+                return self.store.annotate(recording, one["cycles"], events=one["events"])
         raise ApiError(
             404, f"no revision {revision} is kept; GET /recordings/{recording}/revisions lists those that are"
         )

@@ -17,6 +17,7 @@ class Limits:
     annotation_bytes: int = 256 * 1024
     duration_s: float = 600.0
     cycles: int = 2000  # of one recording
+    events: int = 5000  # of one recording
     decode_s: int = 20  # processor time, and three times as long by the clock
     decode_bytes: int = 512 * MIB  # above what the decoding process holds before it begins
     decoders: int = 2  # at a time

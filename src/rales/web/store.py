@@ -1,7 +1,8 @@
 """Store sessions on disk: one SQLite file, and a folder for each recording. No file name comes from a visitor.
 
-`sessions.sqlite` holds sessions, recordings, the cycles that each began with (`originals`, written once: revision 0 of
-its annotation), what models said of them (`scores`, which may be made anew) and every saved annotation;
+`sessions.sqlite` holds sessions, recordings with the events that came along, the cycles that each began with
+(`originals`, written once: revision 0 of its annotation), what models said of them (`scores`, which may be made anew)
+and every saved annotation with its events;
 `recordings/<id>/` holds audio.wav (what the model hears), page.wav (what the browser plays) and, where one came along,
 audio.txt (the annotation, which `predict` finds beside the sound) and notes.json (what there is to say of the file and
 of the text beside it).
@@ -26,7 +27,7 @@ from rales.labels import ICBHI, LabelSet
 from rales.typing import Row
 from rales.web import cycle_edits, stored_rows
 
-VERSION = 2
+VERSION = 3
 # Of every connection
 PRAGMAS: tuple[str, ...] = ("foreign_keys = ON", "synchronous = FULL", "fullfsync = ON", "secure_delete = ON")
 REVISIONS = 100  # of one annotation that are kept
@@ -37,7 +38,8 @@ CREATE TABLE recordings (
     session TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
     name TEXT NOT NULL, added REAL NOT NULL, duration_s REAL NOT NULL, rate_hz INTEGER NOT NULL,
     channels INTEGER NOT NULL, status TEXT NOT NULL, problem TEXT NOT NULL DEFAULT '',
-    reviewed INTEGER NOT NULL DEFAULT 0, path TEXT NOT NULL DEFAULT '', digest TEXT NOT NULL DEFAULT ''
+    reviewed INTEGER NOT NULL DEFAULT 0, path TEXT NOT NULL DEFAULT '', digest TEXT NOT NULL DEFAULT '',
+    first_events TEXT NOT NULL DEFAULT '[]'
 );
 CREATE INDEX recordings_of ON recordings (session, added);
 CREATE TABLE scores (
@@ -46,7 +48,8 @@ CREATE TABLE scores (
 );
 CREATE TABLE annotations (
     recording TEXT NOT NULL REFERENCES recordings (id) ON DELETE CASCADE,
-    revision INTEGER NOT NULL, saved REAL NOT NULL, cycles TEXT NOT NULL, PRIMARY KEY (recording, revision)
+    revision INTEGER NOT NULL, saved REAL NOT NULL, cycles TEXT NOT NULL, events TEXT NOT NULL DEFAULT '[]',
+    PRIMARY KEY (recording, revision)
 );
 """
 ORIGINALS = """
@@ -57,6 +60,7 @@ CREATE TABLE originals (
 """
 STANDING = """
 SELECT r.*, s.made, s.cycles AS scored, COALESCE(a.revision, 0) AS revision, a.cycles AS saved,
+    COALESCE(a.events, r.first_events) AS events,
     o.source AS origin, o.cycles AS original
 FROM recordings r
 LEFT JOIN originals o ON o.recording = r.id
@@ -103,8 +107,8 @@ class Store:
                 raise damaged_store(folder, found)
         if version == 0:
             self.create()
-        elif version == 1:
-            self.upgrade()
+        elif version in (1, 2):
+            self.upgrade(version)
         elif version != VERSION:
             raise ValueError(
                 f"{folder}: holds sessions of another version of Rales (layout {version}, expected {VERSION}); "
@@ -132,31 +136,40 @@ class Store:
             run_statements(db, "".join(f"DROP TABLE {table};" for table in tables) + TABLES + ORIGINALS)
             db.execute(f"PRAGMA user_version = {VERSION}")
 
-    def upgrade(self) -> None:
-        """Layout 1, which had no originals, no paths and no digests -> this one, in one transaction.
+    def upgrade(self, version: int) -> None:
+        """Layout 1 or 2 -> this one, in one transaction. The second had no events."""
+        with self.open() as db:
+            db.execute("BEGIN IMMEDIATE")
+            if version == 1:
+                self.add_originals(db)
+            run_statements(
+                db,
+                "ALTER TABLE recordings ADD COLUMN first_events TEXT NOT NULL DEFAULT '[]';"
+                "ALTER TABLE annotations ADD COLUMN events TEXT NOT NULL DEFAULT '[]';"
+                f"PRAGMA user_version = {VERSION};",
+            )
+
+    def add_originals(self, db: sqlite3.Connection) -> None:
+        """Layout 1, which had no originals, no paths and no digests -> the second.
 
         That layout took all that the default model, the first to answer, had said for the cycles that a recording began
         with. Stretches that were scored later stand behind those, in rows that do not say where their times are from.
         """
-        with self.open() as db:
-            db.execute("BEGIN IMMEDIATE")
-            run_statements(
-                db,
-                "ALTER TABLE recordings ADD COLUMN path TEXT NOT NULL DEFAULT '';"
-                f"ALTER TABLE recordings ADD COLUMN digest TEXT NOT NULL DEFAULT ''; {ORIGINALS}"
-                f"UPDATE recordings SET path = name; PRAGMA user_version = {VERSION};",
-            )
-            query = (
-                "SELECT recording, cycles FROM scores WHERE rowid IN (SELECT MIN(rowid) FROM scores GROUP BY recording)"
-            )
-            first = {
-                row["recording"]: stored_rows.try_read(stored_rows.read_scored, row["cycles"], ICBHI)[0]
-                for row in db.execute(query)
-            }
-            for recording, duration_s in db.execute("SELECT id, duration_s FROM recordings").fetchall():
-                with suppress(ValueError, TypeError, OSError):  # what is damaged there is said when it is looked at
-                    if original := self.first_cycles(recording, first.get(recording) or [], duration_s):
-                        self.write_original(db, recording, original)
+        run_statements(
+            db,
+            "ALTER TABLE recordings ADD COLUMN path TEXT NOT NULL DEFAULT '';"
+            f"ALTER TABLE recordings ADD COLUMN digest TEXT NOT NULL DEFAULT ''; {ORIGINALS}"
+            "UPDATE recordings SET path = name;",
+        )
+        query = "SELECT recording, cycles FROM scores WHERE rowid IN (SELECT MIN(rowid) FROM scores GROUP BY recording)"
+        first = {
+            row["recording"]: stored_rows.try_read(stored_rows.read_scored, row["cycles"], ICBHI)[0]
+            for row in db.execute(query)
+        }
+        for recording, duration_s in db.execute("SELECT id, duration_s FROM recordings").fetchall():
+            with suppress(ValueError, TypeError, OSError):  # what is damaged there is said when it is looked at
+                if original := self.first_cycles(recording, first.get(recording) or [], duration_s):
+                    self.write_original(db, recording, original)
 
     def first_cycles(self, recording: str, rows: list[Row], duration_s: float) -> cycle_edits.OriginalCycles | None:
         """What layout 1 kept of a recording -> the cycles it began with, None if it has to be scored first."""
@@ -313,7 +326,8 @@ class Store:
             sync_path(part)
 
         about = [facts[name] for name in ("duration_s", "rate_hz", "channels")]
-        values = (recording, session, cycle_edits.recording_stem(path), time.time(), *about, path, facts["digest"])
+        name, events = cycle_edits.recording_stem(path), json.dumps(facts.get("events", []))
+        values = (recording, session, name, time.time(), *about, path, facts["digest"], events)
         try:
             with self.open() as db:
                 db.execute("BEGIN IMMEDIATE")  # two of the same may come at once
@@ -322,8 +336,8 @@ class Store:
                     raise DuplicateRecording
                 db.execute(
                     "INSERT INTO recordings "
-                    "(id, session, name, added, duration_s, rate_hz, channels, path, digest, status) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting')",
+                    "(id, session, name, added, duration_s, rate_hz, channels, path, digest, first_events, status) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting')",
                     values,
                 )
                 if original is not None:
@@ -396,8 +410,10 @@ class Store:
             *(recording, model, time.time(), json.dumps(cycles), recording),
         )
 
-    def annotate(self, recording: str, cycles: list[Row], base: int | None = None) -> Row:
-        """Save an annotation as the next revision; -> revision, saved.
+    def annotate(
+        self, recording: str, cycles: list[Row], base: int | None = None, events: list[Row] | None = None
+    ) -> Row:
+        """Save an annotation as the next revision, without `events` with those that stand; -> revision, saved.
 
         With `base`, the revision that it was made from, only if that one still stands. What stands already is then not
         saved again, so a page that has not heard an answer may send the same again. Errors: Stale.
@@ -405,14 +421,26 @@ class Store:
         text = json.dumps(cycles)
         with self.open() as db:
             db.execute("BEGIN IMMEDIATE")  # nobody else saves between the look and the insertion
-            query = "SELECT revision, saved, cycles FROM annotations WHERE recording = ? ORDER BY revision DESC LIMIT 1"
-            last = db.execute(query, (recording,)).fetchone() or {"revision": 0, "saved": 0.0, "cycles": None}
+            query = (
+                "SELECT revision, saved, cycles, events FROM annotations WHERE recording = ? "
+                "ORDER BY revision DESC LIMIT 1"
+            )
+            first = (
+                "SELECT 0 AS revision, 0 AS saved, NULL AS cycles, first_events AS events FROM recordings WHERE id = ?"
+            )
+            last = db.execute(query, (recording,)).fetchone() or db.execute(first, (recording,)).fetchone()
+            if last is None:
+                raise sqlite3.IntegrityError("the recording has been removed")
+            marked = last["events"] if events is None else json.dumps(events)
             if base is not None and base != last["revision"]:
-                if last["cycles"] != text:
+                if (last["cycles"], last["events"]) != (text, marked):
                     raise RevisionConflict(last["revision"])
                 return {"revision": last["revision"], "saved": last["saved"]}
             revision, saved = last["revision"] + 1, time.time()
-            db.execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", (recording, revision, saved, text))
+            values = (recording, revision, saved, text, marked)
+            db.execute(
+                "INSERT INTO annotations (recording, revision, saved, cycles, events) VALUES (?, ?, ?, ?, ?)", values
+            )
             db.execute(
                 "DELETE FROM annotations WHERE recording = ? AND revision <= ?", (recording, revision - REVISIONS)
             )
@@ -420,14 +448,19 @@ class Store:
 
     def revisions(self, recording: str) -> list[Row]:
         """-> the saved states of an annotation that are kept and can be read, the newest first: revision, saved,
-        cycles."""
-        query = "SELECT revision, saved, cycles FROM annotations WHERE recording = ? ORDER BY revision DESC"
+        cycles, events."""
+        query = "SELECT revision, saved, cycles, events FROM annotations WHERE recording = ? ORDER BY revision DESC"
         read = [
             (row, stored_rows.try_read(stored_rows.read_marked, row["cycles"], self.label_set)[0])
             for row in self.rows(query, recording)
         ]
         return [
-            {**row, "saved": stored_rows.finite_number(row["saved"]), "cycles": cycles}
+            {
+                **row,
+                "saved": stored_rows.finite_number(row["saved"]),
+                "cycles": cycles,
+                "events": stored_rows.try_read_events(row["events"])[0],
+            }
             for row, cycles in read
             if cycles is not None
         ]

@@ -11,6 +11,7 @@ from typing import Any
 
 from rales.labels import JOINED, NOTHING, LabelSet
 from rales.typing import Row
+from rales.web import event_marks
 
 STATUSES = ("waiting", "ready", "failed")
 AGAIN = "remove the recording and send it again"
@@ -52,6 +53,9 @@ def read_recording(row: Row, label_set: LabelSet) -> Row:
         )
     elif no_original and saved is None:
         unreadable = f"the cycles it began with cannot be read ({no_original}); {AGAIN}"
+    events, no_events = try_read_events(row["events"])
+    if no_events:
+        damage.append(f"the events that were marked in it cannot be read ({no_events}); restore an earlier revision")
     if no_scores and not unreadable:
         damage.append(f"what the model said of it cannot be read ({no_scores})")
     damage += [unreadable] if unreadable else []
@@ -66,6 +70,7 @@ def read_recording(row: Row, label_set: LabelSet) -> Row:
         "origin": row["origin"] if original is not None else None,
         "original_lost": bool(no_original) and "original" not in others,
         "saved": saved,
+        "events": events,
         "unreadable": unreadable,
     }
 
@@ -124,6 +129,18 @@ def read_marked(text: Any, label_set: LabelSet) -> list[Row] | None:
         if "unusable" in row:
             row["unusable"] = bool(row["unusable"])
     return rows
+
+
+def try_read_events(text: Any) -> tuple[list[Row], str]:
+    """JSON of the events of an annotation (None where there is none) -> its events, none if they are damaged, and "" or
+    why they cannot be read."""
+    try:
+        rows = [] if text is None else json.loads(text)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            return [], "no list of events"
+        return event_marks.check_events(rows, None), ""
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        return [], str(error) if type(error) is ValueError else "no JSON of events"
 
 
 def read_scored(text: Any, label_set: LabelSet) -> list[Row] | None:

@@ -5,6 +5,8 @@ const ICBHI = { classes: ["normal", "crackle", "wheeze", "both"], forms: ["icbhi
 const NOTHING = "normal"; // the label of a cycle that has none of several independent classes
 const JOINED = "+"; // between the independent classes that one cycle has
 const MOST_KEYS = 9;
+const ABOUT_SOUNDS = ["crackle", "wheeze", "abnormal", "rhonchus", "stridor", "fine crackle", "coarse crackle"];
+const folded = (name) => name.replace(/[\s_-]+/g, " ").trim().toLowerCase();
 
 /** What the service tells of its label set -> the rules of its labels. */
 export function labelSet({ classes, independent = false, forms }) {
@@ -39,6 +41,18 @@ export function labelSet({ classes, independent = false, forms }) {
     toggled: (label, name) => {
       const held = parts(label);
       return inOrder(held.includes(name) ? held.filter((each) => each !== name) : [...held, name]);
+    },
+    /** A label, kinds of events and what each of them is (crackle, wheeze) -> the label with just these sounds; null where
+     * no class says that. Independent classes that are about other things stay. */
+    ofSounds: (label, kinds, heard) => {
+      const known = Object.fromEntries(names.map((name) => [folded(name), name]));
+      if (independent) {
+        const others = parts(label).filter((name) => classes.includes(name) && !ABOUT_SOUNDS.includes(folded(name)));
+        const found = [...heard, ...kinds, "abnormal"].map((word) => known[word]).filter(Boolean);
+        return found.length ? inOrder([...others, ...found]) : null;
+      }
+      const both = new Set(heard).size > 1;
+      return (kinds.length === 1 && known[kinds[0]]) || known[both ? "both" : heard[0]] || known.abnormal || null;
     },
     /** Scores of a cycle -> how sure the answer is: the largest probability, or that of the least certain yes or no. */
     confidence: (scores) => {

@@ -1,7 +1,8 @@
-// Every change of the cycles goes through here: it can be undone, and is saved. As long as the sound of the recording
+// Every change of the cycles and events goes through here: it can be undone, and is saved. As long as the sound of the recording
 // is not in the player none is possible, so that no label is given to something else than what is heard.
 
 import { byId, tell } from "./dom.js";
+import { following } from "./events.js";
 import { same, save } from "./saving.js";
 import { state, update } from "./state.js";
 
@@ -31,11 +32,18 @@ export function remember(before) {
 }
 
 /** The cycles become these; `what` is said. -> whether that was possible; nothing happens for null. */
-export function change(cycles, what, selected = state.selected) {
+export const change = (cycles, what, selected = state.selected) => make(cycles && { cycles, selected }, what);
+
+/** The events become these, and the labels of cycles that nobody has confirmed follow them. */
+export const changeEvents = (events, what, event = state.event) =>
+  make(events && { events, event, cycles: following(state.cycles, state.events, events) }, what);
+
+/** What stands becomes the same with these parts. */
+function make(parts, what) {
   if (!state.heard) return refused("Not before the recording can be heard");
-  if (cycles === null) return refused("Not possible here");
+  if (!parts) return refused("Not possible here");
   const before = standing();
-  become({ cycles, selected });
+  become({ ...before, ...parts });
   past.push({ recording: state.current.id, before, after: standing() });
   if (past.length > MOST_STEPS) past.shift();
   future.length = 0;
@@ -58,7 +66,7 @@ async function travel(from, to, here, there, what) {
     if (!state.heard || state.current?.id !== step.recording) return false;
   }
   from.pop();
-  if (!same(state.cycles, step[here].cycles)) {
+  if (!same(state, step[here])) {
     for (const steps of [past, future])
       steps.splice(0, steps.length, ...steps.filter(({ recording }) => recording !== step.recording));
     buttons();
@@ -71,11 +79,13 @@ async function travel(from, to, here, there, what) {
   return true;
 }
 
-const standing = () => ({ cycles: state.cycles, selected: state.selected });
+/** -> what an undo brings back. */
+export const standing = () => ({ cycles: state.cycles, selected: state.selected, events: state.events, event: state.event });
 
-function become({ cycles, selected }) {
+function become({ cycles, selected, events, event }) {
   const there = cycles.some((cycle) => cycle.id === selected);
-  update({ cycles, selected: there ? selected : (cycles[0]?.id ?? null) });
+  const marked = events.some(({ id }) => id === event);
+  update({ cycles, events, selected: there ? selected : (cycles[0]?.id ?? null), event: marked ? event : null });
   save();
 }
 

@@ -2,6 +2,7 @@
 
 import { call } from "./api.js";
 import { alarm, byId, h, say } from "./dom.js";
+import { standing } from "./edits.js";
 import { reopen } from "./recordings.js";
 import { saveNow } from "./saving.js";
 import { state, updateLine } from "./state.js";
@@ -21,7 +22,8 @@ async function open() {
 }
 
 function entry(current, one, stands) {
-  const many = `${one.cycles} ${one.cycles === 1 ? "cycle" : "cycles"}, ${one.confirmed} confirmed`;
+  const events = one.events ? `, ${one.events} ${one.events === 1 ? "event" : "events"}` : "";
+  const many = `${one.cycles} ${one.cycles === 1 ? "cycle" : "cycles"}, ${one.confirmed} confirmed${events}`;
   const title = one.revision ? `Revision ${one.revision}` : "Before the first change";
   const restore = h("button", { type: "button", "aria-label": `Restore: ${title}`, onclick: () => back(current, one) }, "Restore");
   return h("li", {},
@@ -32,7 +34,7 @@ function entry(current, one, stands) {
 /** An earlier state becomes the newest; the one that stood before stays in the list. */
 async function back(current, one) {
   try {
-    const before = { cycles: state.cycles, selected: state.selected };
+    const before = standing();
     const { revision, facts } = await call("POST", `/recordings/${current.id}/revisions/${one.revision}/restore`);
     updateLine(facts);
     byId("revisions").close();

@@ -4,12 +4,13 @@ import { LABELS } from "./classes.js";
 import * as cycles from "./cycles.js";
 import { byId, h, say } from "./dom.js";
 import { change, redo } from "./edits.js";
+import * as acts from "./event_acts.js";
 import { nextPreset } from "./picture_settings.js";
 import * as player from "./player.js";
 import { zoomBy } from "./pointing.js";
 import { setReviewed, step } from "./recordings.js";
 import { accept, label, nextDoubt, press, selectBy, setReviewing, setUnusable, stepBack } from "./review.js";
-import { EXAMPLE, selectedCycle, state } from "./state.js";
+import { EXAMPLE, selectedCycle, state, update } from "./state.js";
 
 const NUDGE_S = 0.02;
 const NEW_S = 1; // of a cycle that is added
@@ -17,7 +18,7 @@ const CLOSER = 1.5;
 
 const KEYS = [
   ["v", "review: begin or end", () => setReviewing(!state.reviewing)],
-  ["Escape", "end the review", () => state.reviewing && setReviewing(false)],
+  ["Escape", "end marking, let go of the event, end the review", leave],
   ["Enter", "in a review: take the label and go on; else play the selected cycle", enter],
   ...LABELS.keyed.map((name, i) => [`${i + 1}`, `label: ${LABELS.words(name).toLowerCase()}; in a review, go on`, () => press(name)]),
   ...(LABELS.independent ? [["0", `label: ${LABELS.normal}`, () => label(LABELS.normal)]] : []),
@@ -37,7 +38,15 @@ const KEYS = [
   ["s", "split at the playhead", split],
   ["m", "merge with the next cycle", merge],
   ["a", "add a cycle at the playhead", add],
-  ["Delete", "delete the cycle", remove],
+  ["Delete", "delete the selected event, else the cycle", () => acts.removeEvent() || remove()],
+  ["e", "mark events on the picture, or no longer", () => acts.setMarking(!state.marking)],
+  ["k", "mark the next kind of event", acts.nextKind],
+  ["d", "mark an event at the playhead", () => acts.markHere()],
+  ["t", "expiration begins at the playhead", acts.markTurn],
+  ["g", "select the next event", acts.nextEvent],
+  [",", "event earlier", () => acts.nudge(-1)],
+  [".", "event later", () => acts.nudge(1)],
+  ["y", "take the label that its events say", acts.takeLabel],
   ["f", "next band: wide, lung, bell", nextBand],
   ["p", "next picture: wheeze, crackle, model", nextPreset],
   ["w", "why? on or off", () => byId("explain").click()],
@@ -95,6 +104,12 @@ function withCycle(act) {
   const cycle = selectedCycle();
   if (cycle) act(cycle);
   else say("No cycle is selected");
+}
+
+function leave() {
+  if (state.marking) acts.setMarking(false);
+  else if (state.event) update({ event: null });
+  else if (state.reviewing) setReviewing(false);
 }
 
 function enter() {

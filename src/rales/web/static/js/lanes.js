@@ -4,6 +4,7 @@
 import { LABELS, colour } from "./classes.js";
 import { timeKey } from "./cycles.js";
 import { byId, h, percent } from "./dom.js";
+import { disagreement } from "./events.js";
 import { xOf } from "./geometry.js";
 import { state, when } from "./state.js";
 
@@ -11,7 +12,7 @@ const ROOM_PX = 22; // for a number and a letter; less shows the colour alone
 const WORDS_PX = 110; // for words
 
 export function start() {
-  when(["cycles", "selected", "scores", "model", "compare", "threshold", "view", "current"], show);
+  when(["cycles", "selected", "events", "scores", "model", "compare", "threshold", "view", "current"], show);
   new ResizeObserver(show).observe(byId("picture"));
 }
 
@@ -51,8 +52,10 @@ function yours(place) {
   const chosen = cycle.id === state.selected ? " chosen" : "";
   const look = cycle.unusable ? "unusable" : cycle.confirmed ? "confirmed" : "open";
   const words = cycle.unusable ? "" : LABELS.words(cycle.label);
-  return block(place, cycle.label, look + chosen, `${index + 1} ${cycle.unusable ? "×" : LABELS.letters(cycle.label)}`,
-    [index + 1, words, mark].filter(Boolean).join(" "));
+  const said = disagreement(cycle, state.events);
+  const letters = cycle.unusable ? "×" : LABELS.letters(cycle.label);
+  return block(place, cycle.label, `${look}${chosen}${said ? " disagreeing" : ""}`, `${index + 1} ${letters}${said ? " ≠" : ""}`,
+    [index + 1, words, mark, said ? `≠ events: ${LABELS.words(said).toLowerCase()}` : ""].filter(Boolean).join(" "));
 }
 
 function ofFile(place) {

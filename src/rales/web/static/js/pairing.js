@@ -2,6 +2,7 @@
 // their path in what was dropped, so that folders with files of the same names do not mix.
 
 const ANNOTATION = ".txt";
+const EVENTS = /_events(\.\w+)?\.(txt|json)$/i;
 
 /** visits/visit1/anna.wav -> visits/visit1/ */
 export const folderOf = (path) => path.slice(0, path.lastIndexOf("/") + 1);
@@ -14,30 +15,37 @@ export const withoutSuffix = (path) => {
 };
 
 /** Files that came together, {path, …} each, suffixes of recordings, paths of the recordings that are in the list
- * -> {sounds, refused}: recordings as {sound, text} with the annotation or null, and sentences about what is not taken.
+ * -> {sounds, refused}: recordings as {sound, text, events} with the annotation and the file of events or null, and sentences
+ * about what is not taken.
  *
  * An annotation lies in the folder of its recording and is named like it; letters' case counts only where both ways of
- * writing it are there. */
+ * writing it are there. A file of events is called so behind the name of its recording: anna_events.txt. */
 export function paired(files, suffixes, listed) {
   const ends = (file, endings) => endings.some((ending) => file.path.toLowerCase().endsWith(ending));
   const seen = files.filter((file) => !isHidden(file.path));
-  const texts = seen.filter((file) => ends(file, [ANNOTATION]));
   const heard = seen.filter((file) => ends(file, suffixes));
-  const others = seen.filter((file) => !ends(file, [ANNOTATION, ...suffixes]));
+  const spoken = new Set(heard.map((file) => lowerName(file.path)));
+  const ofEvents = new Set(seen.filter(({ path }) => EVENTS.test(path) && spoken.has(marksOf(path)) && !spoken.has(lowerName(path))));
+  const texts = seen.filter((file) => ends(file, [ANNOTATION]) && !ofEvents.has(file));
+  const others = seen.filter((file) => !ends(file, [ANNOTATION, ...suffixes]) && !ofEvents.has(file));
   const left = new Set(texts);
   const [sounds, refused] = [[], []];
   const [byName, byLetters] = [grouped(texts, withoutSuffix), grouped(texts, lowerName)];
+  const byMarks = grouped([...ofEvents], marksOf);
   const samePath = grouped(heard, (path) => path);
   for (const sound of heard) {
     const found = byName.get(withoutSuffix(sound.path)) ?? byLetters.get(lowerName(sound.path)) ?? [];
     found.forEach((text) => left.delete(text));
+    const marked = byMarks.get(lowerName(sound.path)) ?? [];
     const twins = samePath.get(sound.path).length;
-    if (found.length > 1)
+    if (marked.length > 1)
+      refused.push(`${sound.path}: ${marked.length} files of events came along (${names(marked)}); keep one and send all again`);
+    else if (found.length > 1)
       refused.push(`${sound.path}: ${found.length} annotations came along (${names(found)}); keep one and send both again`);
-    else if (found.length === 1 && twins > 1)
-      refused.push(`${sound.path}: ${twins} recordings of this name came along, and ${found[0].path} could belong to each of `
+    else if (found.length + marked.length > 0 && twins > 1)
+      refused.push(`${sound.path}: ${twins} recordings of this name came along, and ${names([...found, ...marked])} could belong to each of `
         + "them; send each with its own annotation");
-    else sounds.push({ sound, text: found[0] ?? null });
+    else sounds.push({ sound, text: found[0] ?? null, events: marked[0] ?? null });
   }
   const known = new Set(listed.map(lowerName));
   const [late, alone] = [[], []];
@@ -50,6 +58,8 @@ export function paired(files, suffixes, listed) {
   return { sounds, refused };
 }
 
+/** visit1/Anna_events.raven.txt -> visit1/anna */
+const marksOf = (path) => path.replace(EVENTS, "").toLowerCase();
 const lowerName = (path) => withoutSuffix(path).toLowerCase();
 
 /** What systems put into folders without asking: .DS_Store, ._anna.wav, __MACOSX. */

@@ -5,6 +5,7 @@ import { LABELS } from "./classes.js";
 import { timeKey, withId } from "./cycles.js";
 import { alarm, ask, byId, clock, h, say } from "./dom.js";
 import { forget, remember } from "./edits.js";
+import { named } from "./events.js";
 import * as player from "./player.js";
 import { PLACES, listed, start as startQueue, title, titled } from "./queue.js";
 import { based, dismiss, newer, saveNow } from "./saving.js";
@@ -115,7 +116,7 @@ export function close() {
   opening = null;
   leave("");
   forget();
-  update({ current: null, cycles: [], selected: null });
+  update({ current: null, cycles: [], selected: null, events: [], event: null });
   showHead();
 }
 
@@ -129,7 +130,8 @@ export async function reopen(id, before) {
  * Cycles that are not saved yet, or were changed while the answer was on its way, stay with their history. */
 async function showAnswers(id, number) {
   if (opening !== null && opening !== id) return false;
-  const before = state.current?.id === id ? state.cycles : null;
+  const before = state.current?.id === id ? state : null;
+  const [cyclesBefore, eventsBefore] = [state.cycles, state.events];
   const current = await call("GET", pathOf(id));
   if (number !== opened) return false;
   const scores = {};
@@ -137,14 +139,16 @@ async function showAnswers(id, number) {
     scores[model] = Object.fromEntries(rows.map((row) => [timeKey(row), row]));
   }
   const mine = newer(id, current.revision);
-  const unchanged = before?.length && current.revision === state.current.revision;
-  if (before && (mine || unchanged || state.cycles !== before)) {
+  const unchanged = before && cyclesBefore.length && current.revision === state.current.revision;
+  const edited = state.cycles !== cyclesBefore || state.events !== eventsBefore;
+  if (before && (mine || unchanged || edited)) {
     update({ current: { ...current, revision: state.current.revision }, scores });
   } else {
-    const cycles = (mine ?? current.cycles).map(withId);
+    const cycles = (mine ?? current).cycles.map(withId);
+    const events = (mine?.events ?? current.events).map(named);
     if (!mine) based(id, current.revision);
     const view = { start_s: 0, end_s: current.duration_s };
-    update({ current, scores, cycles, selected: cycles[0]?.id ?? null, ...(before ? {} : { view }) });
+    update({ current, scores, cycles, events, selected: cycles[0]?.id ?? null, event: null, ...(before ? {} : { view }) });
   }
   showHead();
   if (current.status === "ready") scoring = scoreMissing().catch((error) => alarm(error.message));

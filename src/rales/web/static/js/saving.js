@@ -11,8 +11,8 @@ const DRAFT = "rales-unsaved-";
 const OLDEST_MS = 30 * 24 * 3600 * 1000; // of what is kept for a recording that this service does not have
 
 const bases = new Map(); // recording -> the revision that its cycles were made from
-const unsaved = new Map(); // recording -> its newest cycles that the service has not confirmed
-const asked = new Map(); // recording -> cycles that were sent without an answer; the service may have them
+const unsaved = new Map(); // recording -> its newest {cycles, events} that the service has not confirmed
+const asked = new Map(); // recording -> those that were sent without an answer; the service may have them
 const pending = new Set(); // recordings that are to be sent
 const undrafted = new Set(); // recordings whose cycles the browser had no room for
 let timer = 0;
@@ -34,9 +34,9 @@ export function sendLeft() {
   for (const key of Object.keys(localStorage).filter((each) => each.startsWith(DRAFT))) {
     const recording = key.slice(DRAFT.length);
     try {
-      const { cycles, base, sent, at_ms } = JSON.parse(localStorage.getItem(key));
+      const { cycles, events, base, sent, at_ms } = JSON.parse(localStorage.getItem(key));
       if (Date.now() - at_ms > OLDEST_MS) throw new RangeError("too old");
-      unsaved.set(recording, cycles);
+      unsaved.set(recording, { cycles, events });
       bases.set(recording, base);
       if (sent) asked.set(recording, sent);
       pending.add(recording);
@@ -52,10 +52,11 @@ export function based(recording, revision) {
   bases.set(recording, revision);
 }
 
-/** -> the cycles of a recording that are not saved yet, null if all are; `revision` is one that was just heard of. */
+/** -> the cycles and events of a recording that are not saved yet, null if all are; `revision` is one that was just heard
+ * of. */
 export function newer(recording, revision) {
   if (unsaved.has(recording)) return unsaved.get(recording);
-  return revision < (bases.get(recording) ?? 0) && state.current?.id === recording ? plain(state.cycles) : null;
+  return revision < (bases.get(recording) ?? 0) && state.current?.id === recording ? plain(state) : null;
 }
 
 /** Save soon. */
@@ -63,7 +64,7 @@ export function save() {
   const recording = state.current.id;
   if (recording === EXAMPLE) return void (byId("saved").textContent = "Example: nothing is kept");
   byId("saved").textContent = "Saving …";
-  unsaved.set(recording, plain(state.cycles));
+  unsaved.set(recording, plain(state));
   pending.add(recording);
   draft(recording);
   clearTimeout(timer);
@@ -84,14 +85,16 @@ export function dismiss(recording) {
   localStorage.removeItem(DRAFT + recording);
 }
 
-const plain = (cycles) => cycles.map(({ id, ...cycle }) => cycle);
-const body = (recording) => ({ recording, cycles: unsaved.get(recording), base: bases.get(recording) });
+const withoutId = ({ id, ...rest }) => rest;
+const plain = ({ cycles, events }) => ({ cycles: cycles.map(withoutId), events: events.map(withoutId) });
+const body = (recording) => ({ recording, ...unsaved.get(recording), base: bases.get(recording) });
 
 /** Keep what is not saved in the browser. */
 function draft(recording) {
-  const { cycles, base } = body(recording);
+  const { cycles, events, base } = body(recording);
   try {
-    localStorage.setItem(DRAFT + recording, JSON.stringify({ cycles, base, sent: asked.get(recording), at_ms: Date.now() }));
+    const kept = { cycles, events, base, sent: asked.get(recording), at_ms: Date.now() };
+    localStorage.setItem(DRAFT + recording, JSON.stringify(kept));
     undrafted.delete(recording);
   } catch {
     undrafted.add(recording); // no room; then the browser asks before the page is closed
@@ -99,14 +102,14 @@ function draft(recording) {
 }
 
 async function send(recording) {
-  const cycles = unsaved.get(recording);
-  if (!cycles) return;
+  const marks = unsaved.get(recording);
+  if (!marks) return;
   const [message, earlier] = [body(recording), asked.get(recording)];
-  asked.set(recording, cycles);
+  asked.set(recording, marks);
   draft(recording);
   try {
     const { revision, facts } = await call("POST", "/annotations", message);
-    confirmed(recording, cycles, revision);
+    confirmed(recording, marks, revision);
     updateLine(facts);
     if (state.current?.id === recording) await scoreMissing();
   } catch (error) {
@@ -117,9 +120,9 @@ async function send(recording) {
   }
 }
 
-function confirmed(recording, cycles, revision) {
+function confirmed(recording, marks, revision) {
   bases.set(recording, revision);
-  if (unsaved.get(recording) === cycles) dismiss(recording);
+  if (unsaved.get(recording) === marks) dismiss(recording);
   else {
     asked.delete(recording);
     draft(recording); // changed meanwhile; it goes along with the next save
@@ -143,14 +146,14 @@ async function settle(recording, base) {
   try {
     const theirs = await call("GET", `/recordings/${recording}`);
     const sent = asked.get(recording);
-    const own = theirs.revision === base + 1 && sent && same(theirs.cycles, sent);
+    const own = theirs.revision === base + 1 && sent && same(theirs, sent);
     const choice = own ? "mine" : await choose(theirs, unsaved.get(recording));
     if (choice === "mine") {
       bases.set(recording, theirs.revision);
       return send(recording);
     }
     if (choice === "theirs") {
-      const before = { cycles: state.cycles, selected: state.selected };
+      const before = { cycles: state.cycles, selected: state.selected, events: state.events, event: state.event };
       const open = state.current?.id === recording;
       dismiss(recording);
       if (open) await reopen(recording, before);
@@ -163,11 +166,11 @@ async function settle(recording, base) {
   byId("saved").textContent = "Not saved";
 }
 
-/** What the service has and what is here, both as cycles -> "theirs", "mine", or "" for neither yet. */
+/** What the service has and what is here -> "theirs", "mine", or "" for neither yet. */
 function choose(theirs, mine) {
   const dialog = byId("conflict");
   byId("conflict-title").textContent = `${theirs.name} was changed elsewhere`;
-  byId("conflict-theirs").textContent = `Theirs, revision ${theirs.revision}: ${summary(theirs.cycles)}`;
+  byId("conflict-theirs").textContent = `Theirs, revision ${theirs.revision}: ${summary(theirs)}`;
   byId("conflict-mine").textContent = `Mine, not saved: ${summary(mine)}`;
   dialog.returnValue = "";
   dialog.showModal();
@@ -176,14 +179,17 @@ function choose(theirs, mine) {
   });
 }
 
-export function summary(cycles) {
+function summary({ cycles, events = [] }) {
   const confirmed = cycles.filter((cycle) => cycle.confirmed).length;
-  return `${cycles.length} ${cycles.length === 1 ? "cycle" : "cycles"}, ${confirmed} confirmed`;
+  const marked = events.length ? `, ${events.length} ${events.length === 1 ? "event" : "events"}` : "";
+  return `${cycles.length} ${cycles.length === 1 ? "cycle" : "cycles"}, ${confirmed} confirmed${marked}`;
 }
 
-/** Whether two lists of cycles say the same. */
+/** Whether two states, {cycles, events}, say the same. */
 export function same(one, other) {
-  const key = (cycles) =>
-    JSON.stringify(cycles.map((c) => [c.start_s.toFixed(3), c.end_s.toFixed(3), c.label, Boolean(c.confirmed), Boolean(c.unusable)]));
+  const key = ({ cycles, events = [] }) => JSON.stringify([
+    cycles.map((c) => [c.start_s.toFixed(3), c.end_s.toFixed(3), c.label, Boolean(c.confirmed), Boolean(c.unusable)]),
+    events.map((e) => [e.kind, e.start_s.toFixed(3), e.end_s.toFixed(3), e.low_hz?.toFixed(1), e.high_hz?.toFixed(1)]),
+  ]);
   return key(one) === key(other);
 }

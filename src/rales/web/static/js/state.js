@@ -9,6 +9,9 @@ export const state = {
   level: "", // how loud it is, in words
   cycles: [], // its cycles as they stand: {id, start_s, end_s, label, confirmed}
   selected: null, // id of a cycle
+  events: [], // the events of the recording as they stand (events.js)
+  event: null, // id of the selected one
+  marking: null, // the kind of event that a drag or a click on the picture makes
   scores: {}, // model -> time key -> {label, p_normal, …}
   limits: null, // what the service takes
   models: [],
@@ -48,4 +51,5 @@ export const EXAMPLE = "example"; // the recording that is shown where there is 
 /** A recording -> where the service answers about it. */
 export const pathOf = (id) => (id === EXAMPLE ? "/example" : `/recordings/${id}`);
 
+export const selectedEvent = () => state.events.find((event) => event.id === state.event) ?? null;
 export const selectedCycle = () => state.cycles.find((cycle) => cycle.id === state.selected) ?? null;

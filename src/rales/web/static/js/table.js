@@ -4,12 +4,13 @@ import { LABELS, colour } from "./classes.js";
 import { move, relabel, timeKey } from "./cycles.js";
 import { byId, h, percent } from "./dom.js";
 import { change } from "./edits.js";
+import { disagreement } from "./events.js";
 import { playCycle, show } from "./player.js";
 import { state, update, when } from "./state.js";
 
 export function start() {
   when(["cycles"], showRows);
-  when(["scores", "model", "compare", "threshold"], showAnswers);
+  when(["scores", "model", "compare", "threshold", "events"], showAnswers);
   when(["selected"], showSelected);
 }
 
@@ -104,6 +105,8 @@ function showAnswers() {
 }
 
 function mark(cycle, doubtful) {
+  const said = disagreement(cycle, state.events);
+  if (said) return `${cycle.confirmed ? "confirmed, but its" : "its"} events say ${LABELS.words(said).toLowerCase()}`;
   if (cycle.unusable) return "unusable";
   if (cycle.confirmed) return "confirmed";
   return doubtful ? "uncertain" : "";

@@ -18,7 +18,7 @@ let sessionReady = null;
 /** `ready()` resolves once there is a session to add to. */
 export function start(ready) {
   sessionReady = ready;
-  when(["limits"], () => (byId("files").accept = [...state.limits.suffixes, ".txt", "audio/*"].join()));
+  when(["limits"], () => (byId("files").accept = [...state.limits.suffixes, ".txt", ".json", "audio/*"].join()));
   byId("choose").addEventListener("click", () => byId("files").click());
   byId("files").addEventListener("change", () => {
     send([...byId("files").files].map((file) => ({ file, path: file.webkitRelativePath || file.name })));
@@ -64,17 +64,18 @@ async function work() {
   working += 1;
   while (waiting.length) {
     showProgress();
-    const { session, sound, text } = waiting.shift();
+    const { session, sound, text, events } = waiting.shift();
     const body = new FormData();
     body.append("audio", sound.file);
     body.append("path", sound.path);
     body.append("only_new", "true");
     if (text) body.append("annotation", text.file);
+    if (events) body.append("events", events.file);
     try {
       const facts = await call("POST", `/sessions/${session}/recordings`, body);
       if (!isOpen() && session === state.session) await openRecording(facts.id);
     } catch (error) {
-      if (error.status === 409 && !text) twice.push(sound);
+      if (error.status === 409 && !text && !events) twice.push(sound);
       else refuse(error.message.includes(withoutSuffix(sound.path)) ? error.message : `${sound.path}: ${error.message}`);
     }
     done += 1;

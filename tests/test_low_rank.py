@@ -1,0 +1,46 @@
+"""Low-rank updates: nothing at the start, the product of two matrices later, and all else stays frozen."""
+
+import pytest
+import torch
+from torch import nn
+
+from rales.models.ast import AST, ASTClassifier
+from rales.models.cpu_inference import packed_linear
+from rales.models.low_rank import LowRankLinear, add_low_rank_updates, count_parameters
+from rales.recipes.registry import make_recipe
+
+
+def test_the_last_parts_are_updated_by_hand() -> None:
+    layer = LowRankLinear(nn.Linear(2, 6), 1, 2)
+    x = torch.tensor([[1.0, 2.0]])
+    assert torch.equal(layer(x), layer.plain(x))
+    with torch.no_grad():
+        layer.get_parameter("down.0.weight").copy_(torch.tensor([[1.0, 1.0]]))  # 3 of x
+        layer.get_parameter("up.0.weight").copy_(torch.tensor([[10.0], [20.0]]))
+        layer.get_parameter("down.1.weight").copy_(torch.tensor([[0.0, 1.0]]))  # 2 of x
+        layer.get_parameter("up.1.weight").copy_(torch.tensor([[-1.0], [1.0]]))
+    change = layer(x) - layer.plain(x)
+    assert torch.allclose(change, torch.tensor([[0.0, 0, 30, 60, -2, 2]]), atol=1e-5)
+    assert torch.allclose(nn.functional.linear(x, layer.weight, layer.bias), layer(x), atol=1e-5)
+    assert torch.allclose(packed_linear(layer, torch.float32)(x), layer(x), atol=1e-5)
+    layer(x).sum().backward()
+    assert layer.plain.weight.grad is None
+
+
+def test_what_learns_of_lora_rsc() -> None:
+    """12 blocks x 2 x (768 x 8 + 8 x 768) and the head's 4,612: the 0.299 million of the paper."""
+    with torch.device("meta"):
+        encoder = AST()
+        add_low_rank_updates(encoder, 8)
+        model = ASTClassifier(encoder)
+    assert count_parameters(model)["trained"] == 12 * 2 * 2 * 768 * 8 + 4612 == 299_524
+
+
+@pytest.mark.parametrize("name", ["ast_ft", "m2d_fusion", "beats_pafa"])
+def test_recipes_train_updates_alone(name: str) -> None:
+    made = make_recipe(name, ["model.low_rank=2"], size="tiny")
+    model = made.build_model(made.settings)
+    learns = {each for each, p in model.named_parameters() if p.requires_grad}
+    updates = {each for each in learns if ".down." in each or ".up." in each}
+    assert len(updates) == 4 * made.settings.model.depth
+    assert all(each.startswith(("head.", "fusion.", "projector.")) for each in learns - updates)
