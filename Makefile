@@ -19,7 +19,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Threads that wait must sleep: where other work runs on the same cores, spinning makes training ten times slower.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help setup demo large test test-slow lint bench mutants lock sbom resolutions clean
+.PHONY: help setup demo large test test-slow lint docs bench mutants lock sbom resolutions clean
 
 help:
 	@echo "make demo       data check, training, scores, report and a prediction; writes demo/ (minutes)"
@@ -27,6 +27,7 @@ help:
 	@echo "make large DATA=... SPRSOUND=... [NOISE=...]    ViT-base, pre-trained further and fine-tuned; for a GPU (docs/pre-training.md)"
 	@echo "make test       all tests that take seconds      make test-slow  the others"
 	@echo "make lint       style, types, import rules       make bench      speed beside public peers"
+	@echo "make docs       the documentation site, in site/"
 	@echo "make setup      only build .venv                 make clean      remove .venv and everything made here"
 	@echo "make setup LOCKED=1    the same, every package held against its SHA-256 in $(LOCK)"
 	@echo "make lock       find those versions anew         make sbom       what .venv is made of (CycloneDX)"
@@ -100,6 +101,12 @@ lint: setup
 	mypy
 	pytest -q tests/test_imports.py
 
+# Strict: a link to nowhere, or a page outside the navigation, fails.
+docs: setup
+	@.venv/bin/python -c 'import material, mkdocstrings' 2> /dev/null || .venv/bin/python -m pip install --quiet --disable-pip-version-check -c $(TAKEN) -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 # Those left out measure scores more than speed, and need recordings
 bench: setup
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c $(TAKEN) -e ".[bench]"
@@ -131,4 +138,4 @@ resolutions: $(TOOLS)/uv
 	$(TOOLS)/python scripts/resolutions.py
 
 clean:
-	rm -rf .venv sbom demo mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv sbom demo mutants site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -106,6 +106,7 @@ def test_the_pieces_of_m2d2() -> None:
     made = make_recipe("beats_pafa", ["audio.duration_s=8", "model.instance_s=2"], size="tiny")
     network, frontend = made.build_model(made.settings).eval(), made.build_frontend(made.settings)
     wave = torch.randn(1, 128000)
+    assert isinstance(network, AttentionMIL)
     with torch.inference_mode():
         _, weights = network.weigh_pieces(frontend(wave))
         assert weights.shape == (1, 7)

@@ -12,7 +12,15 @@ import rales
 from tests.conftest import REPOSITORY
 
 SOURCE = Path(rales.__file__).parent
-READERS = ("borrowed_encoder.py", "m2d_checkpoints.py", "pretrained_backbones.py", "hub.py", "open_audio.py", "io.py")
+READERS = (
+    "borrowed_encoder.py",
+    "m2d_checkpoints.py",
+    "pretrained_backbones.py",
+    "hub.py",
+    "model_hub.py",
+    "open_audio.py",
+    "io.py",
+)
 
 
 def modules() -> list[Path]:
@@ -83,6 +91,8 @@ OPTIONAL = [
     "onnxscript",
     "openvino",
     "nncf",
+    "huggingface_hub",
+    "soundevent",
     "sklearn",
     "IPython",
     "fastapi",

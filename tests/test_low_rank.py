@@ -1,5 +1,8 @@
 """Low-rank updates: nothing at the start, the product of two matrices later, and all else stays frozen."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +11,7 @@ from rales.models.ast import AST, ASTClassifier
 from rales.models.cpu_inference import packed_linear
 from rales.models.low_rank import LowRankLinear, add_low_rank_updates, count_parameters
 from rales.recipes.registry import make_recipe
+from rales.report.tables import count_trained
 
 
 def test_the_last_parts_are_updated_by_hand() -> None:
@@ -44,3 +48,13 @@ def test_recipes_train_updates_alone(name: str) -> None:
     updates = {each for each in learns if ".down." in each or ".up." in each}
     assert len(updates) == 4 * made.settings.model.depth
     assert all(each.startswith(("head.", "fusion.", "projector.")) for each in learns - updates)
+
+
+def test_a_report_says_how_many_were_trained() -> None:
+    def system(*evaluations: dict[str, Any]) -> Any:
+        return SimpleNamespace(runs=[SimpleNamespace(evaluation=each) for each in evaluations])
+
+    counts = {"parameters": {"all": 90, "trained": 8}}
+    assert count_trained(system(counts, counts)) == 8
+    assert count_trained(system(counts, {})) is None
+    assert count_trained(system({"parameters": "many"})) is None

@@ -523,12 +523,12 @@ def test_extras_of_a_recipe_without_rows_of_its_own_reach_the_front_end() -> Non
     seen, plain = list[int](), tiny.model()
     sound = np.concatenate([tiny.breath(label, seed=label) for label in range(4)])
     with recording_paths(sound, tiny.RATE_HZ) as path:
-        expected = plain.predict([path], cycles="windows", quality=False)  # type: ignore[list-item]
+        expected = plain.predict([path], cycles="windows", quality=False)
         recipe = replace(plain.recipe, extras=("cycle",))
         model = Predictor.from_network(recipe, plain.network, plain.record, frontend=Noting())
-        pd.testing.assert_frame_equal(model.predict([path], cycles="windows", quality=False), expected)  # type: ignore[list-item]
+        pd.testing.assert_frame_equal(model.predict([path], cycles="windows", quality=False), expected)
         assert seen == expected["cycle"].tolist()
         Noting.takes = ("age",)
         model = Predictor.from_network(replace(recipe, extras=("age",)), plain.network, plain.record, frontend=Noting())
         with pytest.raises(ValueError, match="the recipe needs `age` of every cycle"):
-            model.predict([path])  # type: ignore[list-item]
+            model.predict([path])

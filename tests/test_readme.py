@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from rales.cli import app, main
 from rales.models.mobilenet import MobileNet
+from rales.web.example import write_example
 
 from .conftest import GOLDEN, REPOSITORY
 from .test_make_models import folders
@@ -22,6 +23,13 @@ from .test_make_models import folders
 __all__ = ["folders"]
 
 README = (REPOSITORY / "README.md").read_text()
+# What a reader types, in the order of reading; what stands behind "A teacher" needs public weights and has its own test
+PAGES = [
+    README,
+    *((REPOSITORY / "docs" / f"{name}.md").read_text() for name in ("first-tour", "icbhi", "own-recordings")),
+]
+PAGES += [(REPOSITORY / "docs" / "pre-training.md").read_text().partition("## A teacher")[0]]
+TOUR = PAGES[1]
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")])
 M2D = "m2d_vit_base-80x608p16x16-221006-mr7"
 TOO_LARGE = ("torchrun", "rales reproduce", "rales sweep", "rales serve")  # parsed, not run: other tests run them
@@ -30,12 +38,12 @@ SMALLER = {r"--recordings \d+ --patients \d+ --seed \d+": "--recordings 8 --pati
 POINTS = {"specificity": 6, "sensitivity": 12, "score": 6}  # by which another processor's rounding may move a figure
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+def blocks(language: str, text: str = "\n".join(PAGES)) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
 
 
 def commands() -> list[str]:
-    """-> the lines of the README's shell blocks, in order."""
+    """-> the lines of the pages' shell blocks, in order."""
     return [line for block in blocks("sh") for line in block.splitlines()]
 
 
@@ -49,8 +57,11 @@ def make_commands(*words: str) -> list[str]:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder whose cache holds a miniature M2D under the name of the public checkpoint."""
+    """A working folder with the page's example as recording.wav, whose cache holds a miniature M2D under the name of
+    the public checkpoint."""
     monkeypatch.chdir(tmp_path)
+    write_example(tmp_path / "example")
+    shutil.copy(tmp_path / "example" / "audio.wav", tmp_path / "recording.wav")
     monkeypatch.setenv("RALES_CACHE", str(tmp_path / "cache"))
     miniature = GOLDEN / "checkpoints" / "m2d_vit_tiny48-80x608p16x16-250101-mr7_enconly"
     shutil.copytree(miniature, tmp_path / "cache" / "weights" / M2D)
@@ -83,7 +94,7 @@ def test_commands_run_as_printed_to_the_figures_printed(place: Path, capsys: pyt
     lines = [smaller(line) if "ICBHI_final_database" in line else line for line in commands()]
     said = run_commands(lines, capsys)
     train = next(line for line in lines if line.startswith("rales train"))
-    printed, found = figures_of(README), figures_of(said[train])
+    printed, found = figures_of(TOUR), figures_of(said[train])
     for name, points in POINTS.items():
         assert abs(printed[name] - found[name]) <= points, (name, printed, found)
     for figures in (printed, found):
@@ -111,7 +122,7 @@ def figures_of(text: str) -> dict[str, float]:
 
 
 def run_commands(lines: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
-    """The README's lines, in order -> what each printed; then its programs, and what all of them leave behind."""
+    """The pages' lines, in order -> what each printed; then its programs, and what all of them leave behind."""
     said = {}
     for line in lines:
         if line.startswith(TOO_LARGE) and "--dry-run" not in line:
@@ -121,22 +132,51 @@ def run_commands(lines: list[str], capsys: pytest.CaptureFixture[str]) -> dict[s
             Path("ICBHI_final_database").symlink_to("breaths")
             own_recordings()
     for program in blocks("python"):
-        exec(compile(program, "README.md", "exec"), {})
+        exec(compile(program, "a page of docs", "exec"), {})
     columns = ["recording", "cycle", "start_s", "end_s", "label", "p_normal", "p_crackle", "p_wheeze", "p_both"]
     assert Path("cycles.csv").read_text().startswith(",".join([*columns, "true_label,"]))
-    assert f"`{', '.join(columns)}`" in README
+    assert f"`{', '.join(columns)}`" in TOUR
     made = ["cycles.csv", "report/report.html", "runs/paper/seed1/done", "visit1-labels/anna.audacity.txt"]
     assert [name for name in made if not Path(name).is_file()] == []
     return said
 
 
 def own_recordings() -> None:
-    """The manifest of the README, with recordings of the synthetic folder under its names."""
+    """The manifest of the page, with recordings of the synthetic folder under its names."""
     (manifest,) = blocks("csv")
     Path("manifest.csv").write_text(manifest)
     Path("visit1").mkdir()
     for name, recording in zip(("anna", "bob"), sorted(Path("breaths").glob("*.wav")), strict=False):
         shutil.copy(recording, f"visit1/{name}.wav")
+
+
+def test_the_first_answer_is_the_printed_one(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (line,), (program,) = blocks("sh", README), blocks("python", README)
+    printed, from_python = re.findall(r"^```\n( *recording.*?)^```", README, re.M | re.S)
+    same_table(run(line.strip(), capsys).split("\n\nResearch tool")[0], printed)
+    exec(compile(program, "README.md", "exec"), {})
+    same_table(capsys.readouterr().out.split("\n\nResearch tool")[0], from_python)
+    (program,) = blocks("python", (REPOSITORY / "docs" / "python.md").read_text())
+    exec(compile(program, "docs/python.md", "exec"), {})
+    assert "<Rales model rales: m2d_fusion; " in capsys.readouterr().out
+
+
+def same_table(found: str, printed: str) -> None:
+    """Errors: another word, or a number that another processor's rounding does not explain."""
+    for mine, theirs in zip(found.split(), printed.split(), strict=True):
+        try:
+            assert abs(float(mine) - float(theirs)) <= 0.02, (found, printed)
+        except ValueError:
+            assert mine == theirs, (found, printed)
+
+
+def test_scores_of_the_readme_are_those_of_the_leaderboard() -> None:
+    known = (REPOSITORY / "LEADERBOARD.md").read_text()
+    table = README.partition("## What scores are worth")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[2:5]] for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 7
+    for row in rows:
+        assert f"| {' | '.join(row)} |" in known, row
 
 
 def test_lines_too_large_to_run_parse() -> None:
@@ -188,7 +228,8 @@ def parse(words: str) -> None:
 
 
 def test_table_of_words_is_complete() -> None:
-    table = set(re.findall(r"^\| `([\w-]+)` \|", README, re.M))
+    page = (REPOSITORY / "docs" / "commands.md").read_text()
+    table = set(re.findall(r"^\| `([\w-]+)` \|", page, re.M))
     assert table == {name for name in app if not name.startswith("-")}
 
 
@@ -220,3 +261,18 @@ def test_guarantees_name_tests_that_are_there() -> None:
         assert held, row
         for file, test in held:
             assert f"def {test or 'test_'}" in (REPOSITORY / file).read_text(), row
+
+
+def test_the_site_has_every_page_once() -> None:
+    told = re.findall(r"^ *- [^:]+: (\S+\.md)$", (REPOSITORY / "mkdocs.yml").read_text(), re.M)
+    there = {path.name for path in REPOSITORY.glob("docs/*.md")}
+    assert sorted(name for name in told if name in there) == sorted(there)
+    assert all((REPOSITORY / name).is_file() for name in set(told) - there)
+
+
+def test_wants_are_counted_right() -> None:
+    text = (REPOSITORY / "docs" / "wants.md").read_text()
+    answers = re.findall(r"^\| \d+ \| .*? \| (yes|partly|no) \|", text, re.M)
+    told = [int(count) for count in re.findall(r"(?:Yes|partly|no) (\d+)", text.splitlines()[-1])]
+    assert told == [answers.count(word) for word in ("yes", "partly", "no")]
+    assert sum(told) == 36

@@ -20,6 +20,20 @@ if TYPE_CHECKING:
     from rales.inference.predictor import Predictor
 
 __version__ = "0.1.0"
+__all__ = [
+    "__version__",
+    "embed",
+    "load",
+    "plot",
+    "predict",
+    "register_encoder",
+    "register_export_target",
+    "register_metric",
+    "register_reader",
+    "register_recipe",
+    "train",
+]
+MODULES = ("audio", "data", "metrics", "models", "recipes", "report")  # loaded when they are asked for
 
 refuse_telemetry()
 
@@ -48,7 +62,7 @@ def predict(
     ----------
     recordings
         Path, folder, glob or URL, a list of those; or one recording's samples in -1 to 1, (N,) or (channels, N), as an
-        array with `sample_rate`, or as dict(waveform=, sample_rate=).
+        array with `sample_rate`, or as dict(waveform=, sample_rate=), or a file opened as bytes.
     model
         What `rales.load` takes, or a loaded model.
     sample_rate
@@ -58,22 +72,27 @@ def predict(
 
     Returns
     -------
-    A row per cycle with the columns of `rales predict`; samples are the recording `waveform`.
+    A row per cycle with the columns of `rales predict`; samples are the recording `waveform`. Its print shows times,
+    label and probabilities.
     """
-    from rales.inference.samples import recording_paths
-
-    with recording_paths(recordings, sample_rate) as paths:
-        return _loaded(model).predict(paths, **options)
+    return _loaded(model).predict(recordings, sample_rate=sample_rate, **options)
 
 
 def embed(
     recordings: Any, model: "str | Path | Predictor | None" = None, *, sample_rate: int | None = None, **options: Any
 ) -> "NDArray[np.float32]":
     """Vectors (cycles, features) of recordings; parameters as of `predict`, options those of `Predictor.embed`."""
-    from rales.inference.samples import recording_paths
+    return _loaded(model).embed(recordings, sample_rate=sample_rate, **options)
 
-    with recording_paths(recordings, sample_rate) as paths:
-        return _loaded(model).embed(paths, **options)
+
+def plot(
+    recording: Any, model: "str | Path | Predictor | None" = None, *, sample_rate: int | None = None, **options: Any
+) -> Any:
+    """Draw a recording with its cycles and what the model says of them: a matplotlib figure (`.savefig(file)`).
+
+    Parameters as of `predict`, of one recording; needs the extra `report`.
+    """
+    return _loaded(model).plot(recording, sample_rate=sample_rate, **options)
 
 
 def train(
@@ -151,9 +170,13 @@ def register_export_target(name: str, target: Any) -> None:
     EXPORT_TARGETS.register(name, target)
 
 
+def __dir__() -> list[str]:
+    return [*__all__, *MODULES]
+
+
 def __getattr__(name: str) -> Any:
     # `rales.audio`, `rales.models` … without paying for them at import
-    if name in ("audio", "data", "metrics", "models", "recipes", "report"):
+    if name in MODULES:
         import importlib
 
         return importlib.import_module(f"rales.{name}")

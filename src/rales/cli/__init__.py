@@ -17,22 +17,24 @@ from rales.cli.console import print_message
 
 app = App(
     name="rales",
-    help="Crackles and wheezes in the breathing cycles of a stethoscope recording. A research tool, not a diagnosis.",
+    help="Crackles and wheezes in the breathing cycles of a stethoscope recording. A research tool, not a diagnosis."
+    "\n\nExample: rales predict recording.wav (every command has --help with one)",
     version=__version__,
     help_format="plaintext",
     suppress_keyboard_interrupt=False,
 )
 WORDS: dict[str, tuple[Callable[..., object], ...]] = {
-    "Start here": (data.check, predict.predict, serve.serve, train.weights, data.synth),
+    "Start here": (predict.predict, serve.serve, data.check, data.synth, data.data, train.weights, data.doctor),
     "Train and evaluate": (train.train, train.evaluate, train.calibrate, train.pretrain, studies.report, export.export),
-    "Your recordings": (predict.embed, predict.search, predict.explain),
+    "Your recordings": (predict.segments, predict.embed, predict.search, predict.explain),
     "Studies": (studies.sweep, studies.reproduce, studies.protocol, studies.layers, studies.suspect, export.bench),
 }
 for title, words in WORDS.items():
     group = Group.create_ordered(title)
     for word in words:
         app.command(word, group=group, sort_key=words.index(word))
-app["--help"].group = app["--version"].group = Group.create_ordered("Options")
+app.register_install_completion_command(help="Complete commands and options in this shell (bash, zsh, fish).")
+app["--help"].group = app["--install-completion"].group = app["--version"].group = Group.create_ordered("Options")
 
 
 GO_ON = ("train", "pretrain", "sweep", "reproduce", "protocol", "layers", "weights")  # and a manifest's prediction

@@ -1,10 +1,10 @@
-"""Commands on data folders: `rales check` and `rales synth`."""
+"""Commands on data folders and on this installation: `rales check`, `synth`, `data` and `doctor`."""
 
 import os
 from pathlib import Path
 
 from rales.cli.console import print_message, print_result
-from rales.cli.options import Classes, Independent, JsonFlag, Processes, read_label_set
+from rales.cli.options import Classes, Device, Independent, JsonFlag, Processes, read_label_set
 
 
 def check(data: Path, /, *, classes: Classes = None, independent: Independent = False, json: JsonFlag = False) -> int:
@@ -58,3 +58,40 @@ def synth(
     if json:
         print_result({"folder": str(folder), "recordings": recordings}, json, list)
     print_message(f"{recordings} synthetic recordings in {folder}; `rales check {folder}` counts their cycles")
+
+
+def data(name: str | None = None, folder: Path | None = None, /, *, json: JsonFlag = False) -> int:
+    """List public databases of respiratory sounds: size, licence, where to get them, how to cite them; or hold a
+    downloaded one against what its publishers state. Nothing is downloaded.
+
+    Example: rales data ICBHI ICBHI_final_database
+
+    Parameters
+    ----------
+    name
+        One of them: ICBHI, SPRSound, KAUH, HF_Lung_V1.
+    folder
+        Where you have put it. Exit code 1 if it is not as published.
+    """
+    from rales.cli import result_lines
+    from rales.data import databases
+
+    found = databases.list_databases() if name is None else [databases.find_database(name)]
+    problems = databases.check_database(name, folder) if name is not None and folder is not None else []
+    document = {"databases": found, **({"problems": problems, "folder": str(folder)} if folder else {})}
+    print_result(document, json, result_lines.database_lines)
+    return 1 if problems else 0
+
+
+def doctor(*, device: Device = None, json: JsonFlag = False) -> int:
+    """Look at this installation: versions, extras, devices, folders, and whether the package's model answers a known
+    sound as it should. Exit code 1 if something keeps Rales from working.
+
+    Example: rales doctor --device cpu
+    """
+    from rales.cli import result_lines
+    from rales.jobs.doctor import diagnose
+
+    found = diagnose(device or "auto")
+    print_result(found, json, result_lines.doctor_lines)
+    return 1 if found["problems"] else 0

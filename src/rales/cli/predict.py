@@ -332,6 +332,57 @@ def print_problems(problems: list[str], notice: str = "") -> int:
     return 1 if problems else 0
 
 
+def segments(
+    *paths: Recordings,
+    out: Path,
+    model: Run = None,
+    per_class: int = 0,
+    min_confidence: float = 0.0,
+    join: float | None = None,
+    pad: float = 0.0,
+    cycles: Cycles = "auto",
+    device: Device = None,
+    json: JsonFlag = False,
+) -> int:
+    """Cut what the model found out of recordings: a clip per event in a folder per class, to listen to, delete or label
+    anew. Not a diagnosis. Exit code 1 if nothing was cut or a recording could not be read.
+
+    Example: rales segments visit1 --out clips --per-class 20
+
+    Parameters
+    ----------
+    out
+        New folder: LABEL/RECORDING_START-END_PROBABILITY.wav at the recording's own rate, and segments.csv.
+    per_class
+        Clips of each class at most, the most probable first; all if not given.
+    min_confidence
+        A label that is less probable is left out.
+    join
+        Neighbouring cycles of one label, at most so many seconds apart, become one clip.
+    pad
+        Seconds of sound before and behind each clip.
+    """
+    from rales.cli import result_lines
+    from rales.inference.load_model import load_model
+    from rales.inference.segments import cut_segments
+
+    classifier = load_model(model, device or "auto")
+    found = cut_segments(
+        classifier,
+        paths,
+        out,
+        per_class=per_class,
+        min_confidence=min_confidence,
+        join_s=join,
+        pad_s=pad,
+        cycles=cycles,
+        progress=True,
+    )
+    print_result(found, json, result_lines.segment_lines)
+    print_problems(found["problems"])
+    return 1 if found["problems"] or not sum(found["counts"].values()) else 0
+
+
 def embed(
     *paths: Recordings,
     out: Path,

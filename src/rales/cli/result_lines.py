@@ -671,6 +671,55 @@ def weight_lines(document: dict[str, Any]) -> list[str]:
     return lines
 
 
+def segment_lines(found: dict[str, Any]) -> list[str]:
+    """What `rales segments` cut -> lines."""
+    total = sum(found["counts"].values())
+    by_label = ", ".join(f"{count} {name}" for name, count in found["counts"].items())
+    if not total:
+        why = "none of them is judged or probable enough" if found["cycles"] else "no cycle was found"
+        return [f"nothing was cut: {count_noun(found['cycles'], 'cycle')}, {why}", "", found["notice"]]
+    return [f"{count_noun(total, 'clip')} in {found['out']}: {by_label}", "", found["notice"]]
+
+
+def database_lines(document: dict[str, Any]) -> list[str]:
+    """Public databases, and what is wrong with a downloaded one -> lines."""
+    lines = []
+    for row in document["databases"]:
+        lines += [
+            f"{row['word']}: {row['name']}",
+            f"    {row['recordings']:,} recordings ({row['size']}): {row['holds']}",
+            f"    licence: {row['licence']}",
+            f"    get it from {', '.join(row['where'])}; {row['note']}",
+            f"    cite {row['cite']}",
+        ]
+    if "folder" in document:
+        lines += document["problems"] or [f"{document['folder']}: as published"]
+    return lines
+
+
+def doctor_lines(found: dict[str, Any]) -> list[str]:
+    """What `rales doctor` found -> lines."""
+    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    there = [extra for extra, missing in found["extras"].items() if not missing]
+    lacking = [extra for extra, missing in found["extras"].items() if missing]
+    difference = found["self_check"]["difference"]
+    lines = [
+        f"system: {found['system']}",
+        f"versions: {versions}",
+        f"extras: {', '.join(there) or 'none'}; not here: {', '.join(lacking) or 'none'}",
+        *(f"device: {device}" for device in found["devices"]),
+        *(
+            f"{name}: {place['path']} ({place['free_bytes'] / 10**9:.1f} GB free)"
+            for name, place in found["folders"].items()
+        ),
+    ]
+    if difference is not None:
+        lines.append(f"known sound: {found['self_check']['model']} answers within {difference:.4f} of what it should")
+    lines += [f"note: {note}" for note in found["notes"]]
+    lines += [f"problem: {problem}" for problem in found["problems"]] or ["all is well"]
+    return [*lines, "", NOT_A_DIAGNOSIS]
+
+
 def export_lines(document: dict[str, Any]) -> list[str]:
     """What `rales export` wrote -> lines: files, how far the answers are from float32, every flipped label."""
     lines = [

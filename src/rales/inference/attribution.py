@@ -55,6 +55,14 @@ class Explanation(NamedTuple):
     clip_s: float
     repeats: bool  # the clip holds the cycle again and again
 
+    def table(self) -> pd.DataFrame:
+        """-> `make_patch_table` of it."""
+        return make_patch_table(self)
+
+    def plot(self, out: str | Path) -> None:
+        """Write it as a PNG (extra `report`)."""
+        plot_explanation(self, Path(out))
+
 
 def explain_cycle(
     model: Predictor, path: str, cycle: int, target: str | None = None, *, cycles: str = "auto", quality: bool = True

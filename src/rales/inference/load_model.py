@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rales.errors import UsageError
 from rales.inference.predictor import Predictor
-from rales.models import hub
+from rales.models import hub, model_hub
 from rales.models.m2d_checkpoints import build_without_memory, check_complete, size_errors_as_sentences
 from rales.recipes.registry import rebuild_recipe
 from rales.training import finetune
@@ -19,7 +19,7 @@ def load_model(path_or_name: str | Path | None = None, device: str = "auto") -> 
     ----------
     path_or_name
         Run folder or its checkpoint file, or the name of a model that comes with the package: `rales`, which None is
-        too, or `rales-mn04`, whose public encoder is fetched at its first use.
+        too, or `rales-mn04`, whose public encoder is fetched at its first use; or `hf://user/name`.
     device
         `cpu`, `cuda`, `mps` or `auto`.
 
@@ -31,7 +31,7 @@ def load_model(path_or_name: str | Path | None = None, device: str = "auto") -> 
         The public encoder of `rales-mn04` is not on this machine and cannot be fetched.
     """
     word = str(path_or_name or hub.DEFAULT_MODEL)
-    path = hub.SHIPPED.get(word, Path(word))
+    path = model_hub.fetch_model(word) if model_hub.is_on_hub(word) else hub.SHIPPED.get(word, Path(word))
     if word in hub.SHIPPED and not path.is_file():
         raise UsageError(f"this copy of the package lacks its model {word}; give a run folder of `rales train`")
 

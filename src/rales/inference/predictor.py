@@ -2,8 +2,10 @@
 
 import copy
 import hashlib
+import html
 import itertools
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +13,7 @@ from contextlib import closing
 from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,17 +36,28 @@ from rales.data.prefetch import prefetch_ahead
 from rales.errors import FileError, UsageError
 from rales.evaluation import conformal, predictions
 from rales.evaluation.calibration import VALIDATION
-from rales.evaluation.predictions import Decision
+from rales.evaluation.predictions import NOTICE, Decision
+from rales.files.atomic import atomic_write
 from rales.files.csv_cells import make_encodable, one_line
 from rales.inference import audio_reader
 from rales.inference.audio_reader import CycleChunk, Cycles
+from rales.inference.cycle_table import CycleTable
 from rales.inference.engines import Engine, TorchEngine, Waveforms
+from rales.inference.samples import is_in_memory, recording_paths
 from rales.labels import ICBHI, LabelSet
+from rales.models import hub
 from rales.models.layer_fusion import mean_plus_max
 from rales.models.m2d_checkpoints import fingerprint_encoder
 from rales.progress import progress_bar
+from rales.training.distributed import choose_device
+from rales.training.finetune import tensors_of
 from rales.training.recipe import Recipe
+from rales.training.run_folder import save_tensors
+from rales.training.trained_model import save_calibration
 from rales.typing import Probabilities
+
+if TYPE_CHECKING:
+    from rales.inference.attribution import Explanation
 
 BATCH_CYCLES = 32  # scored at once; no answer depends on it but with audio.scope=batch, where the run says how many
 TABLE_ROWS = 4096  # of a table that is handed on
@@ -152,18 +165,111 @@ class Predictor:
         settings = json.dumps([self.record["recipe"], self.record["config"]], sort_keys=True)
         return hashlib.sha256((fingerprint_encoder(self.network) + settings).encode()).hexdigest()
 
+    def __repr__(self) -> str:
+        about = [self.recipe.name, ", ".join(self.classes), self._describe_sound()]
+        about += ["exported" if self._torch_engine is None else str(self._torch_engine.device)]
+        about += ["calibrated"] if self.calibration else []
+        return f"<Rales model {self.name}: {'; '.join(about)}>"
+
+    def _repr_html_(self) -> str:
+        rows = {"model": self.name, "system": self.recipe.name, "classes": ", ".join(self.classes)}
+        rows |= {"hears": self._describe_sound(), "calibrated": self.calibration.get("origin", "no"), "": NOTICE}
+        cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(str(v))}</td></tr>" for k, v in rows.items())
+        return f"<table>{cells}</table>"
+
+    def _describe_sound(self) -> str:
+        audio = self.recipe.audio
+        return f"{audio.duration_s:g} s at {audio.rate_hz / 1000:g} kHz"
+
+    @property
+    def name(self) -> str:
+        """Of the model that ships with the package, else its run folder or checkpoint."""
+        if self.checkpoint is None:
+            return "without a file"
+        shipped = {path: name for name, path in hub.SHIPPED.items()}
+        in_run = self.checkpoint.name == "best.safetensors"
+        return shipped.get(self.checkpoint, str(self.checkpoint.parent if in_run else self.checkpoint))
+
+    def to(self, device: str) -> "Predictor":
+        """Move the model to `cpu`, `cuda`, `cuda:1`, `mps` or `auto`, where it answers in PyTorch; -> itself. Errors: a
+        device that is not there; an exported artefact."""
+        old = self.torch_engine
+        self._torch_engine = TorchEngine(
+            old.frontend, old.network, choose_device(device, 0), old.precision, independent=old.independent
+        )
+        self.engine, self.workers = self._torch_engine, 1
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Write the model, with its calibration, to a checkpoint (.safetensors) that `rales.load` takes. A file that is
+        there is replaced. Errors: another suffix; an exported artefact."""
+        path = Path(path)
+        if path.suffix != ".safetensors":
+            raise UsageError(f"{path}: expected the name of a checkpoint, one that ends in .safetensors")
+        engine = self.torch_engine
+        if self.checkpoint is not None and self.calibration:
+            save_calibration(self.checkpoint, self.calibration, path)
+        elif self.checkpoint is not None:
+            with atomic_write(path) as beside:
+                shutil.copyfile(self.checkpoint, beside)
+        else:
+            save_tensors(path, tensors_of(engine.network, engine.frontend), self.record)
+
+    def push_to_hub(self, name: str, *, private: bool = True, licence: str = "", note: str = "") -> str:
+        """Put the model on the hub -> the address that `rales.load` takes. Weights, settings (also the path of
+        --weights), figures of its test and hashed names of training recordings go there, no recording.
+
+        Parameters
+        ----------
+        name
+            "user/name".
+        private
+            Whether only those may see it whom its owner lets.
+        licence
+            Of the weights, in the hub's words ("cc-by-4.0"); what they were trained from may bind you.
+        note
+            What the model card should say beside what the run recorded.
+        """
+        from rales.inference.share import push_to_hub  # which needs this class
+
+        return push_to_hub(self, name, private=private, licence=licence, note=note)
+
+    def explain(
+        self, recording: Any, cycle: int, target: str | None = None, *, sample_rate: int | None = None, **options: Any
+    ) -> "Explanation":
+        """One recording (as of `predict`), number of a cycle from 1, class (None: the one predicted) -> which patches
+        of time and frequency moved the decision; `.plot(file)` draws it, `.table()` lists it. Options and errors: those
+        of `attribution.explain_cycle`."""
+        from rales.inference.attribution import explain_cycle  # which needs this class
+
+        with recording_paths(recording, sample_rate) as paths:
+            return explain_cycle(self, str(paths), cycle, target, **options)
+
+    def plot(self, recording: Any, *, sample_rate: int | None = None, **options: Any) -> Any:
+        """One recording (as of `predict`, with its options) -> a matplotlib figure: spectrogram, cycles, answers.
+        Errors: several recordings; matplotlib is not installed."""
+        from rales.inference.recording_picture import plot_recording
+
+        with recording_paths(recording, sample_rate) as path:
+            if not isinstance(path, str | Path) or not Path(path).is_file():
+                raise UsageError(f"{recording}: expected one recording of this machine, or samples")
+            return plot_recording(path, self.predict(path, **options))
+
     def predict(
         self,
-        paths: Paths,
+        paths: Any,
         problems: list[str] | None = None,
         decision: Decision | None = None,
         *,
+        sample_rate: int | None = None,
         cycles: str = "auto",
         quality: bool = True,
         progress: bool = False,
     ) -> pd.DataFrame:
         """Recordings, folders, globs, URLs, tables of them -> one row per cycle: recording, cycle, start_s, end_s,
-        label, p_… (see contract).
+        label, p_… (docs/recordings.md). Or one recording's samples, (N,) or (channels, N) with `sample_rate` in Hz,
+        dict(waveform=, sample_rate=), or a file opened as bytes: its recording is `waveform` or the file's name, its
+        path empty.
 
         Cycles come from an annotation beside the recording (then `true_label` is filled), else breaths are found in
         its sound, else windows are taken (`source` tells; `cycles` chooses, see `audio_reader.find_cycles`). What must
@@ -174,12 +280,17 @@ class Predictor:
         probabilities; `quality` and `quality_reason` say why (see audio.quality). With quality=False every cycle gets a
         label.
         """
-        sources, where = audio_reader.find_sources(paths, cycles)
-        found = self.tables(sources, problems, decision, cycles=where, quality=quality, progress=progress)
-        tables = [table for table, _ in found]
+        with recording_paths(paths, sample_rate) as given:
+            sources, where = audio_reader.find_sources(given, cycles)
+            found = self.tables(sources, problems, decision, cycles=where, quality=quality, progress=progress)
+            tables = [table for table, _ in found]
         result = pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
         result.attrs["notice"] = tables[0].attrs["notice"]
-        return result.drop(columns="true_label") if result["true_label"].isna().all() else result
+        if is_in_memory(paths):
+            result["path"] = ""  # of the temporary file, which is gone
+        table = CycleTable(result.drop(columns="true_label") if result["true_label"].isna().all() else result)
+        table.attrs.update(result.attrs)
+        return table
 
     def tables(
         self,
@@ -364,16 +475,18 @@ class Predictor:
 
     def embed(
         self,
-        paths: Paths,
+        paths: Any,
         *,
+        sample_rate: int | None = None,
         layer: int | None = None,
         per: Literal["cycle", "recording"] = "cycle",
         cycles: str = "auto",
         quality: bool = True,
         progress: bool = False,
     ) -> NDArray[np.float32]:
-        """Recordings -> (rows, features) vectors of `embed_table`. Errors: none of them can be judged."""
-        table = self.embed_table(paths, layer=layer, per=per, cycles=cycles, quality=quality, progress=progress)
+        """Recordings, as of `predict` -> (rows, features) vectors of `embed_table`. Errors: none can be judged."""
+        with recording_paths(paths, sample_rate) as given:
+            table = self.embed_table(given, layer=layer, per=per, cycles=cycles, quality=quality, progress=progress)
         if table.empty:
             raise ValueError("; ".join(table.attrs["not_judged"]) or "no cycle in these recordings")
         return np.stack(table["vector"].to_list())

@@ -25,14 +25,14 @@ class LowRankLinear(nn.Module):
         self.plain = plain.requires_grad_(False)
         self.down = nn.ModuleList(nn.Linear(dim, width, bias=False) for _ in range(updates))
         self.up = nn.ModuleList(nn.Linear(width, dim, bias=False) for _ in range(updates))
-        for down, up in self.pairs():  # one of them at zero, so that nothing changes at first
+        for down, up in self.list_pairs():  # one of them at zero, so that nothing changes at first
             nn.init.zeros_(down.get_parameter("weight"))
             nn.init.kaiming_uniform_(up.get_parameter("weight"), a=math.sqrt(5))
 
     @property
     def weight(self) -> Tensor:
         """(out, in), updates included: what prediction packs."""
-        changes = [up.get_parameter("weight") @ down.get_parameter("weight") for down, up in self.pairs()]
+        changes = [up.get_parameter("weight") @ down.get_parameter("weight") for down, up in self.list_pairs()]
         kept = self.plain.out_features - sum(len(change) for change in changes)
         return torch.cat([self.plain.weight[:kept], self.plain.weight[kept:] + torch.cat(changes)])
 
@@ -41,13 +41,13 @@ class LowRankLinear(nn.Module):
         """(out,), that of the layer."""
         return self.plain.bias
 
-    def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+    def list_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """-> the two matrices of each part."""
         return list(zip(self.down, self.up, strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
         before: Tensor = self.plain(x)
-        changes = torch.cat([up(down(x)) for down, up in self.pairs()], dim=-1)
+        changes = torch.cat([up(down(x)) for down, up in self.list_pairs()], dim=-1)
         kept = before.shape[-1] - changes.shape[-1]
         return torch.cat([before[..., :kept], before[..., kept:] + changes], dim=-1)
 

@@ -131,7 +131,9 @@ def beats_tensors(path: str | Path) -> tuple[BEATsSize, dict[str, Tensor]]:
     distances, which all blocks share, is that of the first. The head of AudioSet is dropped.
     """
     found, _ = read_tensors(path)
-    tensors = {rename(name, BEATS_NAMES): value for name, value in found.items() if not name.startswith("predictor.")}
+    tensors = {
+        rename_tensor(name, BEATS_NAMES): value for name, value in found.items() if not name.startswith("predictor.")
+    }
     tensors = {name: value for name, value in tensors.items() if not re.search(r"blocks\.\d+\.attn\.relative_", name)}
     length, direction = (tensors.pop(f"pos_conv.weight_{part}", None) for part in ("g", "v"))
     table, first = tensors.get("relative_bias.weight"), tensors.get("patch_embed.weight")
@@ -198,7 +200,7 @@ def has_shapes_of(tensors: Mapping[str, Tensor], ours: MobileNet) -> bool:
     return all(name in tensors and tensors[name].shape == shape for name, shape in widths.items())
 
 
-def rename(name: str, patterns: tuple[tuple[str, str], ...]) -> str:
+def rename_tensor(name: str, patterns: tuple[tuple[str, str], ...]) -> str:
     """Name of a tensor -> ours, by the first pattern that it begins with; its own where none does."""
     for theirs, ours in patterns:
         if re.match(theirs, name):
@@ -208,7 +210,7 @@ def rename(name: str, patterns: tuple[tuple[str, str], ...]) -> str:
 
 def hugging_face_name(name: str) -> str:
     """Hugging Face name -> the original's; any other name stays."""
-    return rename(name, HUGGING_FACE)
+    return rename_tensor(name, HUGGING_FACE)
 
 
 def join_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

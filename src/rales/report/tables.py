@@ -50,25 +50,38 @@ def main_table(systems: list[System]) -> Table:
     """Mean over seeds ± SD and the 95 % interval of the three figures of the task, best system first; figures of the
     validation patients where some system has them."""
     validated = any(s.is_validated for s in systems)
+    sizes = [count_trained(s) for s in systems]
+    sized = any(size is not None for size in sizes)
     rows = []
-    for s in systems:
+    for s, size in zip(systems, sizes, strict=True):
         figures = [over_seeds(s, "validation_auroc", scale=1), over_seeds(s, "validation_score")]
         test = [with_interval(s, name) for name in SCORES]
-        rows.append([s.name, str(len(s.runs)), PROTOCOLS[s.select], *(figures if validated else []), *test])
-    baselines = [[all_normal(systems), "–", "–", *(["0.500", "50.00"] if validated else []), "100.00", "0.00", "50.00"]]
+        trained = ["–" if size is None else f"{size:,}"] if sized else []
+        rows.append([s.name, str(len(s.runs)), PROTOCOLS[s.select], *trained, *(figures if validated else []), *test])
+    gap, half = ["–"] * sized, ["0.500", "50.00"] if validated else []
+    baselines = [[all_normal(systems), "–", "–", *gap, *half, "100.00", "0.00", "50.00"]]
     if any(not s.incomparable for s in systems):
         name, *printed = PHYSICIANS
-        baselines.append([name, "–", "–", *(["–", "–"] if validated else []), *printed])
+        baselines.append([name, "–", "–", *gap, *(["–"] * len(half)), *printed])
     return Table(
         "Specificity, sensitivity and Score",
         [
             *("System", "Seeds", "Epoch"),
+            *(["Parameters trained"] if sized else []),
             *(["Validation AUROC", "Validation Score"] if validated else []),
             *("Specificity", "Sensitivity", "Score"),
         ],
         [*rows, *baselines],
         note=f"{IN_BRACKETS} Sensitivity asks for the exact class. {order_note(systems)}",
     )
+
+
+def count_trained(system: System) -> int | None:
+    """-> how many parameters a system's runs trained, as their evaluation.json says; None where one does not."""
+    counts = [run.evaluation.get("parameters") for run in system.runs]
+    trained = [count.get("trained") if isinstance(count, dict) else None for count in counts]
+    known = [number for number in trained if isinstance(number, int)]
+    return max(known) if len(known) == len(trained) else None
 
 
 def order_note(systems: list[System]) -> str:

@@ -135,7 +135,7 @@ def build_with_projector(settings: Any, *, build: Callable[[Any], nn.Module]) ->
     return model
 
 
-def classify(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor, Tensor]:
+def classify_features(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor, Tensor]:
     """-> weighted cross-entropy, logits (B, classes), and what the head saw (B, D)."""
     embedded = cast(Network, model).embed(features)
     logits: Tensor = cast(Network, model).head(embedded)
@@ -146,7 +146,7 @@ def patch_mix_loss(
     model: nn.Module, features: Tensor, step: LossContext, *, patch: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of the clean clips, and how well mixed pictures find their two sources among them."""
-    loss, logits, clean = classify(model, features, step)
+    loss, logits, clean = classify_features(model, features, step)
     pictures, mix = mix_picture_patches(features, patch, step.generator)
     mixed = cast(Network, model).projector(cast(Network, model).embed(pictures))
     order, term = mix.order.to(mixed.device), step.settings.term
@@ -169,7 +169,7 @@ def two_view_loss(
     """
     term = step.settings.term
     first = augment(step.settings, features, step.generator)
-    loss, logits, embedded = classify(model, first, step)
+    loss, logits, embedded = classify_features(model, first, step)
     projected = cast(Network, model).projector(embedded)
     with torch.no_grad():
         second = augment(step.settings, features, step.generator)
@@ -180,7 +180,7 @@ def two_view_loss(
 
 def adversarial_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:
     """Cross-entropy of the classes and that of the devices, whose gradient reaches the encoder reversed."""
-    loss, logits, embedded = classify(model, features, step)
+    loss, logits, embedded = classify_features(model, features, step)
     term, epochs = step.settings.term, step.settings.train.epochs
     progress = step.step / (step.steps_an_epoch * epochs)
     if term.reversal == "published":
@@ -195,7 +195,7 @@ def adversarial_loss(model: nn.Module, features: Tensor, step: LossContext) -> t
 
 def pafa_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:
     """Cross-entropy, and patient-aware feature alignment of the projected features."""
-    loss, logits, embedded = classify(model, features, step)
+    loss, logits, embedded = classify_features(model, features, step)
     term, projected = step.settings.term, cast(Network, model).projector(embedded)
     aligned = pafa(projected, step.extras["patient"], cohesion=term.cohesion, alignment=term.alignment)
     return loss + term.weight * aligned, logits

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from rales.errors import FileError, UsageError
-from rales.models import hub
+from rales.models import hub, model_hub
 from rales.models.borrowed_encoder import add_encoder
 from rales.models.m2d_checkpoints import read_safetensors
 from rales.training import run_folder
@@ -32,6 +32,8 @@ def find_trained_model(word: str) -> Path:
     """
     if word in hub.SHIPPED:
         return hub.SHIPPED[word]
+    if model_hub.is_on_hub(word):
+        return model_hub.fetch_model(word)
     path = Path(word).expanduser()
     if not path.exists() and (word in hub.PUBLIC or word in hub.ALIASES):
         raise UsageError(

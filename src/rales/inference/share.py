@@ -1,0 +1,73 @@
+"""Share a trained model on the hub: its checkpoint, and a model card written from what the run recorded."""
+
+from pathlib import Path
+from typing import Any
+
+from rales.errors import UsageError
+from rales.evaluation.predictions import NOTICE
+from rales.files.atomic import temporary_folder
+from rales.inference.predictor import Predictor
+from rales.models.model_hub import CHECKPOINT, SCHEME, hub_address, split_name
+from rales.optional_packages import require_packages
+from rales.training.finetune import tensors_of
+from rales.training.run_folder import read_json, save_tensors
+
+
+def push_to_hub(model: Predictor, name: str, *, private: bool = True, licence: str = "", note: str = "") -> str:
+    """Put a model on the hub, for whom it is opened -> its address there; parameters as of `Predictor.push_to_hub`."""
+    require_packages("push_to_hub", "hub", "huggingface_hub")
+    from huggingface_hub import HfApi
+
+    repository, revision = split_name(name)
+    if revision is not None:
+        raise UsageError(f"{name}: a model is put on the main branch; leave @{revision} out")
+    engine = model.torch_engine
+    with temporary_folder() as folder:
+        record = {**model.record, "command": ""}  # as typed it holds names of folders, and perhaps of people
+        save_tensors(folder / CHECKPOINT, tensors_of(engine.network, engine.frontend), record)
+        (folder / "README.md").write_text(write_model_card(model, repository, licence=licence, note=note))
+        api = HfApi(endpoint=hub_address())
+        api.create_repo(repository, private=private, exist_ok=True)
+        ours = ["README.md", CHECKPOINT]  # not the folder's lock
+        api.upload_folder(
+            repo_id=repository, folder_path=folder, allow_patterns=ours, commit_message="A model of Rales"
+        )
+    return f"{SCHEME}{repository}"
+
+
+def write_model_card(model: Predictor, repository: str, *, licence: str = "", note: str = "") -> str:
+    """Model, its name on the hub -> the text of its README.md: metadata, use, training, figures, limits."""
+    head = ["---", "library_name: rales", "pipeline_tag: audio-classification"]
+    head += [f"license: {licence}"] if licence else []
+    head += ["tags:", "- respiratory-sounds", "- auscultation", "---"]
+    settings, split = model.record["config"], model.record.get("split", {})
+    facts = {
+        "system": model.recipe.name,
+        "classes": ", ".join(model.classes),
+        "hears": f"{model.recipe.audio.duration_s:g} s at {model.recipe.audio.rate_hz} Hz",
+        "epochs": settings.get("train", {}).get("epochs", "unknown"),
+        "seed": model.record.get("seed", "unknown"),
+        "split": split.get("name", "unknown"),
+        "calibrated on": model.calibration.get("origin", "nothing"),
+        "made by": f"Rales {model.record.get('versions', {}).get('rales', 'of unknown version')}",
+    }
+    lines = [*head, "", f"# {repository}", "", f"**{NOTICE}** No output may guide treatment.", ""]
+    lines += [note, ""] if note else []
+    lines += ["```python", "import rales", "", f'model = rales.load("{SCHEME}{repository}")']
+    lines += ['print(model.predict("recording.wav"))', "```", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in facts.items()]
+    return "\n".join([*lines, "", *describe_figures(model.checkpoint), ""])
+
+
+def describe_figures(checkpoint: Path | None) -> list[str]:
+    """Checkpoint of a run folder -> lines about its test; without one, that there are none."""
+    file = checkpoint.parent / "evaluation.json" if checkpoint is not None else None
+    if file is None or checkpoint.name != "best.safetensors" or not file.is_file():  # type: ignore[union-attr]
+        return ["No figures of a test came with this model."]
+    found: dict[str, Any] = read_json(file)
+    lines = ["| on its test side | per cent | 95 % interval, patients resampled |", "|---|---|---|"]
+    for name in ("specificity", "sensitivity", "score"):
+        low, high = (found.get("ci95") or {}).get(name) or (None, None)
+        interval = "-" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}"
+        lines.append(f"| {name} | {100 * found[name]:.1f} | {interval} |")
+    return [*lines, "", "Calling every cycle normal has specificity 100, sensitivity 0 and Score 50."]

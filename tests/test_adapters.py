@@ -1,0 +1,55 @@
+"""Answers and vectors for other programs: AOEF with the soundevent package, mteb's way to call an encoder."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from rales.data import read_cycles
+from rales.inference.mteb_encoder import MtebEncoder
+from rales.inference.predictor import Predictor
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def model() -> Predictor:
+    return tiny.model()
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tiny.write_folder(tmp_path_factory.mktemp("adapters") / "data")
+    return [Path(path) for path in read_cycles(folder)["path"].unique()[:2]]
+
+
+def test_aoef_goes_through_the_soundevent_package(recordings: list[Path], model: Predictor, tmp_path: Path) -> None:
+    io = pytest.importorskip("soundevent.io")
+    from rales.inference.soundevent_file import read_aoef, write_aoef
+
+    table = model.predict(recordings)
+    write_aoef(table, tmp_path / "answers.json", audio_dir=recordings[0].parent)
+    found = io.load(tmp_path / "answers.json", audio_dir=recordings[0].parent)
+    assert "not a diagnosis" in found.description
+    events = [event for clip in found.clip_predictions for event in clip.sound_events]
+    for event, row in zip(events, table.to_dict("records"), strict=True):
+        assert event.sound_event.geometry.coordinates == pytest.approx([row["start_s"], row["end_s"]])
+        assert event.tags[0].tag.value == row["label"]
+        assert event.score == pytest.approx(row[f"p_{row['label']}"])
+        assert sum(tag.score for tag in event.tags) == pytest.approx(1, abs=1e-6)
+    again = read_aoef(tmp_path / "answers.json", audio_dir=recordings[0].parent)
+    assert again["label"].tolist() == table["label"].tolist()
+    assert again["end_s"].tolist() == pytest.approx(table["end_s"].tolist())
+    assert [Path(path).name for path in again["path"]] == [Path(path).name for path in table["path"]]
+
+
+def test_an_encoder_as_mteb_calls_it(recordings: list[Path], model: Predictor) -> None:
+    sounds = [soundfile.read(path) for path in recordings]
+    batches = [{"audio": [{"array": wave, "sampling_rate": rate}], "label": [0]} for wave, rate in sounds]
+    encoder = MtebEncoder(model)
+    vectors = encoder.encode(batches, task_metadata=None, hf_split="test", hf_subset="default", prompt_type=None)
+    expected = model.embed(recordings, per="recording", cycles="windows", quality=False)
+    assert vectors == pytest.approx(expected, abs=1e-5)
+    assert np.diag(encoder.similarity(vectors, vectors)) == pytest.approx(np.ones(2), abs=1e-5)
+    with pytest.raises(ValueError, match="hears audio alone"):
+        encoder.encode([{"text": ["a"]}])

@@ -1,0 +1,155 @@
+"""Models on a hub: a local one that answers as huggingface.co does, so far as the round trip asks it."""
+
+import base64
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rales
+from rales.errors import UsageError
+from rales.evaluation.predictions import NOTICE
+from rales.inference.predictor import Predictor
+from rales.inference.share import write_model_card
+from rales.models.model_hub import split_name
+from tests import tiny
+
+NAME = "anna/breaths"
+COMMIT = "a" * 40
+
+
+class Hub(ThreadingHTTPServer):
+    """Repositories by name, each {path: content}; `private` are those that were made so."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.files: dict[str, dict[str, bytes]] = {}
+        self.private: list[str] = []
+
+
+class Answer(BaseHTTPRequestHandler):
+    server: Hub
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def reply(self, status: int, content: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def reply_json(self, document: Any) -> None:
+        self.reply(200, json.dumps(document).encode(), Content_Type="application/json")
+
+    def do_POST(self) -> None:
+        sent = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        where = self.path.split("/")[1:]
+        if self.path == "/api/repos/create":
+            asked = json.loads(sent)
+            name = f"{asked['organization']}/{asked['name']}"
+            self.server.files.setdefault(name, {})
+            self.server.private += [name] if asked.get("private") or asked.get("visibility") == "private" else []
+            self.reply_json({"url": f"http://{self.headers['Host']}/{name}", "name": name, "id": name})
+        elif self.path == "/api/validate-yaml":
+            self.reply_json({"errors": [], "warnings": []})
+        elif where[4] == "preupload":
+            files = [
+                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for file in json.loads(sent)["files"]
+            ]
+            self.reply_json({"files": files})
+        else:
+            for line in map(json.loads, sent.splitlines()):
+                if line["key"] == "file":
+                    content = base64.b64decode(line["value"]["content"])
+                    self.server.files["/".join(where[2:4])][line["value"]["path"]] = content
+            self.reply_json(
+                {"commitUrl": f"http://{self.headers['Host']}/{NAME}/commit/{'a' * 40}", "commitOid": "a" * 40}
+            )
+
+    def do_GET(self) -> None:
+        where = self.path.partition("?")[0].split("/")[1:]
+        files = self.server.files.get("/".join(where[:2]))
+        if files is None:
+            self.reply(404, X_Error_Code="RepoNotFound")
+        elif (content := files.get(where[-1])) is None:
+            self.reply(404, X_Error_Code="EntryNotFound")
+        else:
+            self.reply(200, content, ETag=f'"{hashlib.sha256(content).hexdigest()}"', X_Repo_Commit=COMMIT)
+
+    do_HEAD = do_GET
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    server = Hub()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_TOKEN", "hf_none")
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def model() -> Predictor:
+    return tiny.model()
+
+
+def test_a_model_goes_to_the_hub_and_comes_back(hub: Hub, model: Predictor) -> None:
+    model.record["command"] = "rales train --data /home/anna"
+    address = model.push_to_hub(NAME, licence="cc-by-4.0", note="Of one clinic.")
+    assert (address, hub.private) == (f"hf://{NAME}", [NAME])
+    assert sorted(hub.files[NAME]) == ["README.md", "model.safetensors"]
+    assert b"/home/anna" not in hub.files[NAME]["model.safetensors"]
+    again = rales.load(address, device="cpu")
+    assert again.digest == model.digest
+    with pytest.raises(FileNotFoundError, match="hf://anna/other: there is no such model"):
+        rales.load("hf://anna/other")
+    hub.files["anna/cat"] = {"README.md": b"no model"}
+    with pytest.raises(FileNotFoundError, match=r"hf://anna/cat: it has no model\.safetensors"):
+        rales.load("hf://anna/cat")
+
+
+def test_a_model_card_says_what_it_is_of(model: Predictor) -> None:
+    card = write_model_card(model, NAME, licence="cc-by-4.0", note="Of one clinic.")
+    head, _, body = card.removeprefix("---\n").partition("\n---\n")
+    assert "license: cc-by-4.0" in head
+    assert f"**{NOTICE}**" in body
+    assert f'rales.load("hf://{NAME}")' in body
+    assert "| classes | normal, crackle, wheeze, both |" in body
+    assert "No figures of a test" in body
+
+
+def test_a_card_of_a_run_has_its_figures(tmp_path: Path) -> None:
+    model = tiny.model()
+    tiny.save(model, tmp_path / "best.safetensors")
+    figures = {"specificity": 0.92, "sensitivity": 0.766, "score": 0.843, "ci95": {"score": [0.771, 0.915]}}
+    (tmp_path / "evaluation.json").write_text(json.dumps(figures))
+    model.checkpoint = tmp_path / "best.safetensors"
+    card = write_model_card(model, NAME)
+    assert "| score | 84.3 | 77.1 to 91.5 |" in card
+    assert "| specificity | 92.0 | - |" in card
+    assert "license:" not in card
+
+
+@pytest.mark.parametrize("word", ["hf://anna", "hf://a/b/c", "hf://a/b@", "hf://../b c"])
+def test_names_of_another_form_are_refused(word: str) -> None:
+    with pytest.raises(UsageError, match="expected hf://USER/NAME"):
+        split_name(word)
+
+
+def test_a_revision_is_named_after_an_at() -> None:
+    assert split_name("hf://anna/breaths@v1.0") == ("anna/breaths", "v1.0")
