@@ -464,7 +464,8 @@ def test_weights(capsys: Capture) -> None:
 
 def test_report(capsys: Capture, place: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    code, out, _ = command(capsys, "report", place / "run", "--out", tmp_path / "report", "--json")
+    words = ["--out", tmp_path / "report", "--data", place / "data", "--json"]
+    code, out, _ = command(capsys, "report", place / "run", *words)
     assert code == 0
     assert Path(document(out)["report"]).is_file()
 

@@ -81,7 +81,9 @@ assert not loaded, loaded
 """
 OPTIONAL = [
     "matplotlib",
+    "PIL",
     "jinja2",
+    "optuna",
     "transformers",
     "ray",
     "onnx",

@@ -33,6 +33,14 @@ def test_pooled_layers_and_weights_of_any_sign() -> None:
     wrong = expected[:, 1].numpy() - -1.3 * (pooled["mean"] + pooled["max"])[:, 1]
     assert np.abs(wrong).max() > 0.1
 
+    normed = layer_search.features(encoder, frontend, waves, [4], precision="float32", norm_layers=True)
+    with torch.inference_mode():
+        tokens = encoder(frontend(torch.from_numpy(waves[[4]])))[0]
+    tokens = (tokens - tokens.mean(dim=-1, keepdim=True)) / (
+        tokens.var(dim=-1, correction=0, keepdim=True) + 1e-6
+    ).sqrt()
+    assert normed["mean"][:, 0] == pytest.approx(tokens.mean(dim=1).numpy(), abs=1e-4)
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -48,15 +56,20 @@ def test_a_search_from_folder_to_picture(
     found = layer_search.search(cycles, "", out, command="rales layers", **again)
     assert len(found) == 7
     assert sorted(file.name for file in out.glob("[!.]*")) == [
-        *("best_by_size.csv", "counts.safetensors", "features.safetensors"),
-        *("layers.json", "layers.png", "subsets.csv"),
+        *("best_by_size.csv", "cka.csv", "counts.safetensors", "features.safetensors"),
+        *("layers.json", "layers.png", "leave_one_out.csv", "subsets.csv"),
     ]
     written = pd.read_csv(out / "subsets.csv", dtype={"layers": str})
     pd.testing.assert_frame_equal(written, found)
     best = pd.read_csv(out / "best_by_size.csv", dtype={"layers": str})
     assert best["score"].tolist() == [found.loc[found["size"] == size, "score"].max() for size in (1, 2, 3)]
     assert (out / "layers.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(found["rank_by_auroc"]) == list(range(1, 8))
+    assert found.loc[found["rank_by_auroc"] == 1, "auroc"].item() == found["auroc"].max()
     record = json.loads((out / "layers.json").read_text())
+    assert record["best_by_auroc"]["auroc"] == found["auroc"].max()
+    assert [row["layer"] for row in record["leave_one_out"]] == [1, 2, 3]
+    assert np.diag(record["cka"]).tolist() == pytest.approx([1, 1, 1])
     assert record["finished"]
     assert record["command"] == "rales layers"
     assert record["settings"]["data"]["cycles"] == 4 * len(tiny.TRAIN)  # the test recordings chose nothing
@@ -80,8 +93,14 @@ def test_a_search_from_folder_to_picture(
         layer_search.search(cycles, "", tmp_path / "other", **again)
 
 
+@pytest.fixture
+def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than the search."""
+    monkeypatch.setattr(layer_search, "draw_search", lambda *_: None)
+
+
+@pytest.mark.usefixtures("no_picture")
 def test_all_recordings_only_when_asked_for(folder: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     cycles = read_cycles(folder)
     with pytest.raises(ValueError, match="no cycle is in the train split"):
         layer_search.search(cycles.assign(split=""), "", tmp_path / "none", size="tiny")
@@ -98,9 +117,9 @@ def test_all_recordings_only_when_asked_for(folder: Path, tmp_path: Path) -> Non
     assert any("has seen the test set" in note for note in record["notes"])
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_own_classes(folder: Path, tmp_path: Path) -> None:
     """Three of the own data's, and none of which a cycle may have several."""
-    pytest.importorskip("matplotlib")
     words = {"normal": "healthy", "crackle": "rhonchi", "wheeze": "stridor", "both": "stridor"}
     cycles, label_set = read_cycles(folder), LabelSet(("healthy", "rhonchi", "stridor"))
     cycles = cycles.assign(label=cycles["label"].map(words))

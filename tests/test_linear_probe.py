@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rales.evaluation.metrics import confusion_matrix, icbhi_scores
-from rales.jobs import linear_probe
+from rales.evaluation.metrics import confusion_matrix, icbhi_scores, mean_auroc
+from rales.jobs import layer_importance, linear_probe
 
 
 def problem(rows: int = 150, depth: int = 3, width: int = 20, seed: int = 0, classes: int = 4):
@@ -170,3 +170,53 @@ def test_learned_weights_find_the_layer_that_tells_and_are_an_optimum() -> None:
     slopes = torch.stack([(linear_probe.times(solution, own, 0.0) * solution).sum() for own in fold.grams]).sqrt()
     # of a group lasso: the same for every layer that is used, less for one that is not
     assert slopes[square > 0.1].numpy() == pytest.approx(slopes.max().item(), rel=0.02)
+
+
+def test_subsets_have_the_auroc_of_scikit_learn() -> None:
+    from sklearn.metrics import roc_auc_score
+
+    pooled, label, folds = problem(depth=2)
+    chosen, measured = linear_probe.subsets(2), np.full((5, 3), np.nan)
+    counts = linear_probe.count(pooled, label, folds, chosen, c=0.01, measure=mean_auroc, measured=measured)
+    found = linear_probe.table(chosen, counts, measured).set_index("layers")
+    for subset in chosen:
+        aurocs = []
+        for k in range(5):
+            p = by_sklearn(pooled, label, folds != k, subset, 0.01)
+            sounds = [np.isin(label[folds == k], each) for each in ((1, 3), (2, 3))]
+            scores = [p[:, list(each)].sum(axis=1) for each in ((1, 3), (2, 3))]
+            aurocs.append(np.mean([roc_auc_score(*pair) for pair in zip(sounds, scores, strict=True)]))
+        row = found.loc[linear_probe.name(subset)]
+        assert row["auroc"] == pytest.approx(np.mean(aurocs), abs=0.005)
+        assert row["auroc_sd"] == pytest.approx(np.std(aurocs, ddof=1), abs=0.005)
+
+
+def test_a_layer_left_out_costs_what_only_it_tells() -> None:
+    pooled, label, folds = problem(depth=3)
+    pooled[:, [0, 2]] = np.random.default_rng(5).standard_normal(pooled[:, [0, 2]].shape)
+    lost = layer_importance.leave_one_out(pooled, label, folds, mean_auroc, c=0.01)
+    assert lost["layer"].tolist() == [1, 2, 3]
+    assert lost["auroc"].idxmax() == 1
+    figures = {}
+    for subset in ((0, 1, 2), (0, 2)):  # all, and without layer 2
+        measured = np.full((5, 1), np.nan)
+        counts = linear_probe.count(pooled, label, folds, [subset], c=0.01, measure=mean_auroc, measured=measured)
+        figures[subset] = (icbhi_scores(counts.sum(axis=(0, 1)))["score"], measured[:, 0])
+    (score, aurocs), (less, fewer) = figures.values()
+    assert lost["score"][1] == pytest.approx(score - less)
+    assert lost["auroc"][1] == pytest.approx((aurocs - fewer).mean(), abs=1e-4)
+    assert lost["auroc_sd"][1] == pytest.approx((aurocs - fewer).std(ddof=1), abs=1e-4)
+
+
+def test_alignment_of_layers() -> None:
+    """Centred columns (1, -1, 0, 0) and (0, 0, 1, -1): x has the first, y both, the second twice as large.
+
+    |x'x| = 2, |y'y| = sqrt(2^2 + 8^2), |x'y|^2 = 2^2, so CKA is 4 / (2 sqrt 68)."""
+    a, b = np.array([1.0, -1, 0, 0]), np.array([0.0, 0, 1, -1])
+    x, y = np.stack([a, 0 * a], axis=1) + 7, np.stack([a, 2 * b], axis=1)
+    turned = 3 * y @ np.array([[0.6, -0.8], [0.8, 0.6]])
+    found = layer_importance.linear_cka(np.stack([x, y, turned, np.stack([b, b], axis=1)], axis=1))
+    assert found[0, 1] == found[1, 0] == pytest.approx(4 / (2 * np.sqrt(68)))
+    assert found[1, 2] == pytest.approx(1)  # turned and scaled
+    assert found[0, 3] == pytest.approx(0)
+    assert np.isnan(layer_importance.linear_cka(np.ones((4, 1, 2)))).all()

@@ -23,6 +23,7 @@ ASKED_FOR = {  # words of the command -> the package without which they cannot e
     "export runs/m2d --out model.onnx": "onnx",
     "export runs/m2d --out model.xml": "openvino",
     "serve": "fastapi",
+    "sweep m2d_fusion --data breaths --out found --search random --space train.lr=1,2": "optuna",
 }
 
 

@@ -26,7 +26,7 @@ from rales.data import read_cycles, splits
 from rales.data.dataset import expand_rows, index_extras, make_preparation, read_extras, select_extras
 from rales.errors import UsageError
 from rales.files.atomic import lock_folder
-from rales.jobs import reproduce, sweep
+from rales.jobs import gpu_estimate, reproduce, sweep
 from rales.recipes.registry import find_settings, make_recipe
 from rales.registry import RECIPES
 from rales.report.literature import TABLE2, paper_rows
@@ -361,6 +361,7 @@ def test_reproduce_through_the_command(data: Path, tmp_path: Path, capsys: pytes
     planned_there = json.loads(capsys.readouterr().out)
     assert (ended.value.code, len(planned_there["trials"])) == (0, 4)
     assert planned_there["hours"] > 0
+    assert [cost["runs"] for cost in planned_there["systems"]] == [4]  # however its epoch is chosen, a step is a step
     assert not (tmp_path / "runs").exists()
     with pytest.raises(SystemExit) as ended:
         main([*words, *settings, "--processes", "2"])
@@ -429,8 +430,52 @@ def test_the_estimate_times_scoring_in_float32_as_it_is_done() -> None:
         return made.loss(*given)
 
     trained_s, scored_s, size = reproduce.step_cost(dataclasses.replace(made, loss=watched))
-    assert asked == 3 * [(True, True), (False, False)]
+    assert asked == 2 * [(True, True), (False, False)]
     assert min(trained_s, scored_s, size) > 0
+
+
+def test_operations_and_memory_of_a_step_are_counted() -> None:
+    """A layer from 5 to 4: two operations a weight and cycle forward, as many for the gradient of the weights."""
+    made = tiny.recipe("train.batch_size=6", "train.micro_batch=3")
+
+    def loss(model: torch.nn.Module, inputs: torch.Tensor, about: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = model(inputs)
+        return (logits * about.weight).sum(), logits
+
+    made = dataclasses.replace(
+        made, build_model=lambda _: torch.nn.Linear(5, 4), build_frontend=lambda _: OnlyFive(), loss=loss
+    )
+    for device in ("meta", "cpu"):
+        found = gpu_estimate.run_step(made, 2, device)
+        assert (found.train_flop, found.score_flop, found.checkpoint_bytes) == (80, 40, 96)
+        # weights, gradients and two moments; for the backward pass the inputs of a micro-batch, and the class weights,
+        # which the two cycles of this step share
+        assert found.memory_bytes == 4 * 96 + 3 * (5 * 4) + 3 / 2 * 16
+
+
+class OnlyFive(torch.nn.Module):
+    def forward(self, waves: torch.Tensor) -> torch.Tensor:
+        return waves[:, :5]
+
+
+def test_the_paper_is_counted_without_its_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RALES_CACHE", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="not on this machine"):
+        reproduce.paper_trials("table1", 1, [])
+    planned = reproduce.paper_trials("table1", 5, ["train.epochs=10"], stand_in=True)
+    assert len(planned) == 2 * 2 * 2 * 5  # masking ratios, poolings, protocols, seeds
+    assert sum("weights=mr6" in trial.name for trial in planned) == 20
+
+    step = gpu_estimate.StepCount(3e9, 1e9, 100, 2e9)
+    monkeypatch.setattr(gpu_estimate, "count_step", lambda recipe: step)
+    rows = [("a", "train")] * 3 + [("b", "train")] + [("c", "test")] * 2
+    cycles = pd.DataFrame({"patient": [patient for patient, _ in rows], "split": [split for _, split in rows]})
+    cycles["recording"], cycles["cycle"], cycles["label"] = cycles["patient"], range(6), "normal"
+    last = [trial for trial in planned if "train.select=last" in trial.name]
+    found = gpu_estimate.estimate_on_gpu(last, cycles, tflops=2)
+    # 20 runs of 10 epochs: 4 cycles trained and 2 scored
+    assert found.hours == pytest.approx(20 * 10 * (4 * 3e9 + 2 * 1e9) / 2e12 / 3600)
+    assert (found.memory_gigabytes, len(found.systems)) == (2.0, 4)
 
 
 def test_seeds_of_a_sweep_are_not_set_otherwise() -> None:

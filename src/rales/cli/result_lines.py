@@ -34,7 +34,34 @@ def audit_lines(found: dict[str, Any]) -> list[str]:
 
 def figure_lines(figures: dict[str, Any]) -> list[str]:
     """Figures of an evaluation -> lines: the Score and everything that must stand beside it."""
-    protocol, low_high = figures["protocol"], figures["ci95"]
+    label_set = LabelSet.from_record(figures)
+    lines = [
+        *caution_lines(figures, label_set),
+        "",
+        *score_lines(figures, label_set),
+        "",
+        *detected_lines(figures, label_set),
+        *calibration_error_lines(figures),
+        f"macro recall {format_percent(figures['macro_recall'])}",
+        *(challenge_lines(figures["sprsound_task"]) if "sprsound_task" in figures else []),
+    ]
+    if counts := figures.get("parameters"):
+        lines.append(f"{counts['trained']:,} of {counts['all']:,} parameters trained")
+    for name, own in figures.get("own", {}).items():
+        low, high = map(format_number, own["ci95"])
+        lines.append(f"{name} {format_number(own['value'])}, 95 % {low} to {high}")
+    lines += ["", *confusion_lines(figures, label_set)]
+    for group in ("by_device", "by_location"):
+        if group in figures:
+            head = [group.removeprefix("by_"), "cycles", *FIGURES]
+            rows = [[name, part["cycles"], *format_percents(part)] for name, part in figures[group].items()]
+            lines += ["", *format_table(head, rows)]
+    return [*lines, "", NOT_A_DIAGNOSIS]
+
+
+def caution_lines(figures: dict[str, Any], label_set: LabelSet) -> list[str]:
+    """Figures of an evaluation and their classes -> what was scored how, and what it cannot be compared with."""
+    protocol = figures["protocol"]
     lines = [
         *provenance_lines(protocol),
         protocol_line(protocol),
@@ -42,7 +69,6 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
     ]
     if protocol["select"] == "test_best":
         lines.append("the epoch was chosen on the test set, as the paper did: these figures are optimistic")
-    label_set = LabelSet.from_record(figures)
     if not label_set.is_icbhi:
         independent = "independent classes" if label_set.independent else "own classes"
         lines.append(f"{independent} ({', '.join(label_set.classes)}): not comparable with published scores")
@@ -50,10 +76,13 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
         lines.append("not the whole ICBHI database: not comparable with published scores")
     if protocol.get("same_data_as_training") is False:
         lines.append("the data is not what the run was trained with: other cycles, labels or split")
+    return lines
 
-    head = ["", *FIGURES, "95 % of score"]
+
+def score_lines(figures: dict[str, Any], label_set: LabelSet) -> list[str]:
+    """Figures of an evaluation and their classes -> the table of the three scores under every rule."""
     rows = [
-        [name_scoring(label_set), *format_percents(figures), format_interval(low_high["score"])],
+        [name_scoring(label_set), *format_percents(figures), format_interval(figures["ci95"]["score"])],
         ["two-class", *format_percents(figures["two_class"]), ""],
         [f"all called {label_set.normal}", *format_percents(figures["majority"]), ""],
     ]
@@ -67,9 +96,13 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
     if validation := figures.get("validation"):
         row = [f"{count_noun(validation['cycles'], 'validation cycle')}, strict", *format_percents(validation), ""]
         rows.append(row)
+    return format_table(["", *FIGURES, "95 % of score"], rows)
 
-    lines += ["", *format_table(head, rows), ""]
-    if validation:
+
+def detected_lines(figures: dict[str, Any], label_set: LabelSet) -> list[str]:
+    """Figures of an evaluation and their classes -> how well cycles rank, and by which rule they are labelled."""
+    lines = []
+    if validation := figures.get("validation"):
         of_what = "crackles and wheezes present" if label_set.is_icbhi else "each class against the rest"
         lines.append(f"validation cycles: mean AUROC of {of_what} {format_number(validation['auroc'])}")
     for what, detection in name_detections(figures).items():
@@ -77,34 +110,24 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
             f"{what}: AUROC {format_number(detection['auroc'])}, "
             f"average precision {format_number(detection['average_precision'])}"
         )
-    if figures.get("protocol", {}).get("labels") == "thresholds":
+    if figures["protocol"].get("labels") == "thresholds":
         lines.append("labels by the model's own threshold for each finding, not by the most probable class")
-    if "reliability" in figures and "validation_temperature" not in figures:
-        found = figures["reliability"]
-        lines.append(
-            f"calibration error {format_number(found['ece'])}, with the model's temperature {found['temperature']:.2f} "
-            f"{format_number(found['ece_calibrated'])}"
-        )
-    if "validation_temperature" in figures:
-        found = figures["validation_temperature"]
-        lines.append(
+    return lines
+
+
+def calibration_error_lines(figures: dict[str, Any]) -> list[str]:
+    """Figures of an evaluation -> the calibration error, with the validation patients' temperature or the model's."""
+    if found := figures.get("validation_temperature"):
+        return [
             f"calibration error {format_number(found['ece'])}, with temperature {found['temperature']:.2f} of the "
             f"validation patients {format_number(found['ece_calibrated'])}"
-        )
-    lines.append(f"macro recall {format_percent(figures['macro_recall'])}")
-    lines += challenge_lines(figures["sprsound_task"]) if "sprsound_task" in figures else []
-    if counts := figures.get("parameters"):
-        lines.append(f"{counts['trained']:,} of {counts['all']:,} parameters trained")
-    for name, own in figures.get("own", {}).items():
-        low, high = map(format_number, own["ci95"])
-        lines.append(f"{name} {format_number(own['value'])}, 95 % {low} to {high}")
-    lines += ["", *confusion_lines(figures, label_set)]
-    for group in ("by_device", "by_location"):
-        if group in figures:
-            head = [group.removeprefix("by_"), "cycles", *FIGURES]
-            rows = [[name, part["cycles"], *format_percents(part)] for name, part in figures[group].items()]
-            lines += ["", *format_table(head, rows)]
-    return [*lines, "", NOT_A_DIAGNOSIS]
+        ]
+    if found := figures.get("reliability"):
+        return [
+            f"calibration error {format_number(found['ece'])}, with the model's temperature {found['temperature']:.2f} "
+            f"{format_number(found['ece_calibrated'])}"
+        ]
+    return []
 
 
 def name_scoring(label_set: LabelSet) -> str:
@@ -480,6 +503,54 @@ def pretrain_lines(document: dict[str, Any]) -> list[str]:
     return [*lines, f"checkpoint: {document['checkpoint']}"]
 
 
+def gpu_estimate_lines(document: dict[str, Any]) -> list[str]:
+    """What the runs of a part of the paper cost on one GPU -> lines."""
+    head = ["system", "runs", "GFLOP a cycle trained", "scored", "hours", "memory, GB"]
+    rows = [
+        [
+            cost["system"],
+            cost["runs"],
+            *(f"{cost[name]:.1f}" for name in ("train_gflop", "score_gflop", "hours", "memory_gigabytes")),
+        ]
+        for cost in document["systems"]
+    ]
+    return [
+        *format_table(head, rows),
+        "",
+        f"{count_noun(document['runs'], 'run')}, about {document['hours']:.1f} hours on one GPU that sustains "
+        f"{document['tflops']:g} TFLOP/s (assumed: --tflops), {document['memory_gigabytes']:.1f} GB of its memory in "
+        f"float32, {document['gigabytes']:.1f} GB of disk",
+        "operations of matrix products, convolutions and attention, counted on a step of every system; not counted are "
+        "reading, front-ends and, where a system trains in two stages (respirenet, moummad), the shorter one",
+        "a public checkpoint that is not on this machine counts as its network from a random start",
+    ]
+
+
+def search_lines(document: dict[str, Any]) -> list[str]:
+    """A search for settings -> lines: what was tried, the best first, and how to go on with it."""
+    settings, best = document["settings"], document["best"]
+    tried = sorted(document["tried"], key=lambda each: -max(each["figures"].values(), default=-1))
+    names = list(dict.fromkeys(name for each in tried for name in each["values"]))
+    rows = []
+    for each in tried:
+        values = [each["values"][name] for name in names]
+        shown = [f"{value:.4g}" if isinstance(value, float) else value for value in values]
+        best_figure = format_number(max(each["figures"].values(), default=None))
+        rows.append([each["name"], *shown, best_figure, f"{each['state']} {each['error']}".strip()])
+    lines = format_table(["trial", *names, settings["figure"], ""], rows)
+    if best is None:
+        return [*lines, "no trial was finished", NOT_A_DIAGNOSIS]
+    words = " ".join(f"--set {name}={value}" for name, value in best["values"].items())
+    return [
+        *lines,
+        "",
+        f"best of {count_noun(len(tried), 'trial')}: {best['name']}, {settings['figure']} "
+        f"{format_number(best['figure'])}, the highest of many and so optimistic; the test cycles had no part in it",
+        f"train it: rales train {settings['recipe']} {words} --select validation --data … --out …",
+        NOT_A_DIAGNOSIS,
+    ]
+
+
 def outcome_lines(document: dict[str, Any]) -> list[str]:
     """Outcomes of a sweep -> lines: the ranking, counts, failures with their sentence last."""
     trials = document["trials"]
@@ -558,8 +629,15 @@ def layer_lines(document: dict[str, Any]) -> list[str]:
     best: dict[int, dict[str, Any]] = {}
     for row in document["subsets"]:
         best.setdefault(row["size"], row)
-    rows = [[row["layers"], *format_percents(row), format_percent(row["score_sd"])] for _, row in sorted(best.items())]
-    lines = format_table(["best of each size", *FIGURES, "SD over folds"], rows)
+    rows = [
+        [row["layers"], *format_percents(row), format_percent(row["score_sd"]), format_number(row["auroc"])]
+        for _, row in sorted(best.items())
+    ]
+    lines = format_table(["best of each size", *FIGURES, "SD over folds", "AUROC"], rows)
+    lost = [
+        [row["layer"], format_number(row["auroc"]), format_number(row["auroc_sd"])] for row in document["leave_one_out"]
+    ]
+    lines += ["", *format_table(["without layer", "AUROC lost", "SD over folds"], lost)]
     learned = document["learned"]
     shares = "  ".join(
         f"{layer}: {share:.3f}" for layer, share in zip(learned["layers"], learned["normalised"], strict=True)

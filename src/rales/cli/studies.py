@@ -1,6 +1,7 @@
 """Commands on many runs: `rales sweep`, `reproduce`, `layers` and `report`."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,6 +29,7 @@ from rales.cli.options import (
     read_label_set,
     words_of,
 )
+from rales.errors import UsageError
 
 if TYPE_CHECKING:
     from rales.jobs.sweep import Trial
@@ -41,6 +43,9 @@ def sweep(
     out: Path,
     grid: Annotated[tuple[str, ...], Parameter(name="--grid", negative="")] = (),
     seeds: int = 1,
+    search: Literal["random", "bayesian"] | None = None,
+    space: Annotated[tuple[str, ...], Parameter(name="--space", negative="")] = (),
+    budget: int = 20,
     size: Size = None,
     epochs: Epochs = None,
     weights: Weights = None,
@@ -60,6 +65,10 @@ def sweep(
     again. Exit code 1 if a trial failed; the others are unaffected. The ranking at the end is by the validation
     patients with --select validation; without, it is one by test, and says so.
 
+    With --search bayesian --space train.lr=1e-5..1e-2,log --budget 30 settings are looked for instead, one trial after
+    another, on validation patients alone: their AUROC decides, the test cycles have no part in it, and trials that fall
+    behind are stopped.
+
     Example: rales sweep m2d_fusion --data ICBHI_final_database --out sweep --grid variant=vanilla,all_learned --seeds 5
 
     Parameters
@@ -73,14 +82,59 @@ def sweep(
         model.layers, singles, pairs, triples and subsets stand for all sets of so many layers.
     seeds
         Seeds 0, 1, … of every combination.
+    search
+        random, or bayesian: each trial where a model of the earlier ones expects most (TPE). The word needs optuna.
+    space
+        name=low..high of a setting, low..high,log for one that is tried over powers, or name=a,b,c; repeatable.
+    budget
+        Trials of a search in all; a later call with more goes on.
     """
     from rales.jobs import sweep as jobs
 
     given: dict[str, object] = {"size": size, "weights": weights, "from_model": from_, "freeze": freeze}
     given |= {"train.epochs": epochs, "train.select": select}
     fixed = [*words_of(given), *set_]
+    if search:
+        alone = {"--grid": grid, "--seeds": seeds != 1, "--select": select not in (None, "validation")}
+        alone |= {"--engine": engine != "local", "--processes": processes not in (None, 1)}
+        if refused := [name for name, present in alone.items() if present]:
+            raise UsageError(
+                f"{refused[0]} does not go with --search, which runs one trial after another on validation"
+            )
+        return run_search(recipe, space, data, out, search, budget, fixed, skip_damaged, json)
     planned = jobs.trials(recipe, jobs.grid_of(grid), seeds, fixed)
     return run_sweep(planned, data, out, engine, processes, address, skip_damaged, json)
+
+
+def run_search(
+    recipe: str,
+    space: "Sequence[str]",
+    data: Data,
+    out: Path,
+    method: Literal["random", "bayesian"],
+    budget: int,
+    fixed: "Sequence[str]",
+    skip_damaged: bool,
+    as_json: bool,
+) -> int:
+    from rales.cli import result_lines
+    from rales.jobs import hyperparameter_search as job
+
+    words = [word for word in fixed if word.partition("=")[0].strip() != "train.select"]
+    document = job.search_settings(
+        recipe,
+        space,
+        data,
+        out,
+        method=method,
+        budget=budget,
+        fixed=words,
+        skip_damaged=skip_damaged,
+        command=command_line(),
+        progress=True,
+    )
+    print_result(document, as_json, result_lines.search_lines)
+    return 1 if any(each["state"] == "failed" for each in document["tried"]) else 0
 
 
 def run_sweep(
@@ -135,6 +189,7 @@ def reproduce(
     address: Address = None,
     skip_damaged: SkipFlag = False,
     dry_run: Annotated[bool, Parameter(name="--dry-run", negative="")] = False,
+    tflops: float = 50.0,
     json: JsonFlag = False,
 ) -> int:
     """The paper's Table 1, Table 2 or Figure 3: a sweep (in OUT/runs) and its report (in OUT/report).
@@ -160,8 +215,12 @@ def reproduce(
         `system=FILE` is that of an earlier system, for example respirenet=resnet34-b627a593.pth; without, it starts at
         random.
     dry_run
-        Only list the trials and estimate time and disk.
+        Only list the runs, and what they cost on one GPU: hours and memory, from the operations of a step of every
+        system, counted here. Needs annotations alone, neither the sound nor the public checkpoints.
+    tflops
+        10^12 operations a second that the GPU of --dry-run is assumed to sustain.
     """
+    from rales.cli import result_lines
     from rales.data import read_cycles, splits
     from rales.jobs import reproduce as job
     from rales.jobs.sweep import at_once
@@ -172,15 +231,16 @@ def reproduce(
     fixed = [*words_of(given), *set_]
     if not dry_run:
         check_packages()  # now, not after days of training
-    planned = job.paper_trials(what, seeds, fixed, weights, select)
+    planned = job.paper_trials(what, seeds, fixed, weights, select, stand_in=dry_run)
     needs_split = splits.needs_list(parse_words(fixed).get("split.name", "official"))
-    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
-    cost = job.estimate(planned, cycles, at_once(processes))
-    print_message(f"{what}: {cost}")
+    cycles = read_cycles(data, skip_damaged=skip_damaged, audio=not dry_run, needs_split=needs_split)
     if dry_run:
-        document = {"trials": [vars(trial) for trial in planned], **vars(cost)}
-        print_result(document, json, lambda found: [trial["name"] for trial in found["trials"]])
+        from rales.jobs.gpu_estimate import estimate_on_gpu
+
+        cost = asdict(estimate_on_gpu(planned, cycles, tflops))
+        print_result({"trials": [vars(trial) for trial in planned], **cost}, json, result_lines.gpu_estimate_lines)
         return 0
+    print_message(f"{what}: {job.estimate(planned, cycles, at_once(processes))}")
     code = run_sweep(planned, data, out / "runs", engine, processes, address, skip_damaged, json)
     page = write_report([out / "runs"], out / "report")
     if not json:
@@ -340,13 +400,15 @@ def layers(
     folds: int | None = None,
     seed: int = 0,
     c: float = 1e-3,
+    norm_layers: Annotated[bool, Parameter(name="--norm-layers", negative="")] = False,
     classes: Classes = None,
     independent: Independent = False,
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
 ) -> None:
     """Which layers to fuse: every subset of a frozen encoder's layers, scored by a linear probe under patient-disjoint
-    cross-validation; and layer weights learned by one more probe. Writes subsets.csv, layers.png and layers.json.
+    cross-validation, by Score and by AUROC; layer weights learned by one more probe; what is lost without each layer;
+    how alike the layers are (CKA). Writes subsets.csv, leave_one_out.csv, cka.csv, layers.png and layers.json.
 
     The same subsets with fine-tuning: rales sweep m2d_fusion --set variant=all_fixed --grid model.layers=pairs …
 
@@ -370,6 +432,9 @@ def layers(
         Seed of the folds, and of the random start without weights.
     c
         Inverse strength of the probe's regularisation, as in scikit-learn.
+    norm_layers
+        Put a LayerNorm without parameters on every layer before it is pooled, as --set model.norm_layers=true does in
+        training: no layer then counts for its scale.
     """
     from rales.cli import result_lines
     from rales.data import read_cycles
@@ -392,6 +457,7 @@ def layers(
         seed=seed,
         c=c,
         sizes=sizes or None,
+        norm_layers=norm_layers,
         label_set=label_set,
         command=command_line(),
         progress=True,
@@ -400,10 +466,12 @@ def layers(
     print_result(document, json, result_lines.layer_lines)
 
 
-def report(*paths: Annotated[Path, Parameter(required=True)], out: Path, json: JsonFlag = False) -> None:
+def report(
+    *paths: Annotated[Path, Parameter(required=True)], out: Path, data: Data | None = None, json: JsonFlag = False
+) -> None:
     """Tables and figures from run folders: report.html, report.md, CSV and PNG.
 
-    Example: rales report runs --out report
+    Example: rales report runs --out report --data ICBHI_final_database
 
     Parameters
     ----------
@@ -411,11 +479,14 @@ def report(*paths: Annotated[Path, Parameter(required=True)], out: Path, json: J
         Run folders, or folders that hold them.
     out
         Folder to write.
+    data
+        What the runs were tested on: the page then shows how the 50 worst mistakes look and sound, and so holds sound
+        of patients.
     """
     from rales.inference.output_paths import check_outputs, model_files
     from rales.report import scores_table, write_report
 
     files = [out / name for name in ("report.html", "report.md", "runs.csv", "table1.csv", "table2.csv")]
     check_outputs({"--out": files}, {"a file of a run": [file for path in paths for file in model_files(path)]})
-    page = write_report(paths, out)
+    page = write_report(paths, out, data)
     print_result({"report": str(page)}, json, lambda _: [scores_table(paths), f"report: {page}"])

@@ -1,13 +1,14 @@
 """Layer search on a frozen encoder: which subset of its layers a linear probe does best with.
 
 The encoder runs once; what is kept of a cycle is the mean, maximum and minimum over time of every layer. Then every
-subset of layers (4,095 of twelve) is scored by a linear probe under patient-disjoint cross-validation, and layer
-weights are learned with one more such probe (`rales.jobs.linear_probe`).
+subset of layers (4,095 of twelve) is scored by a linear probe under patient-disjoint cross-validation, layer weights
+are learned with one more such probe (`rales.jobs.linear_probe`), and each layer is left out once.
 """
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,12 +23,15 @@ from rales.data.dataset import load_dataset, scored_together
 from rales.data.splits import digest_cycles
 from rales.errors import UsageError
 from rales.evaluation import predictions
-from rales.evaluation.metrics import icbhi_scores
-from rales.files.atomic import atomic_write, lock_folder
+from rales.evaluation.metrics import icbhi_scores, mean_auroc
+from rales.files.atomic import lock_folder
 from rales.files.json_files import flatten_json, to_jsonable
 from rales.files.writers import write_csv, write_json
+from rales.jobs.layer_importance import leave_one_out, linear_cka
+from rales.jobs.layer_pictures import draw_search
 from rales.jobs.linear_probe import (
     C,
+    Measure,
     Pooled,
     Subset,
     Whole,
@@ -41,6 +45,7 @@ from rales.jobs.linear_probe import (
 from rales.labels import ICBHI, LabelSet
 from rales.models import ViT
 from rales.models.cpu_inference import prepack_for_cpu
+from rales.models.layer_fusion import LayerFusion
 from rales.models.m2d_checkpoints import check_finite, fingerprint_encoder
 from rales.optional_packages import require_packages
 from rales.progress import progress_bar
@@ -53,6 +58,32 @@ from rales.training.recipe import Recipe
 
 Part = Literal["train", "all"]
 POOLS = ("mean", "max", "min")
+UNKNOWN = -1.0  # an AUROC that there is none of, in a file of finite numbers
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a search is about to do."""
+
+    cycles: pd.DataFrame
+    used: pd.DataFrame
+    """The rows of `cycles` that take part."""
+    label: NDArray[np.int64]
+    fold_of: NDArray[np.int64]
+    recipe: Recipe
+    encoder: ViT
+    norm_layers: bool
+    chosen: list[Subset]
+    label_set: LabelSet
+    c: float
+    source: dict[str, Any]
+    """What the pooled layers depend on."""
+    settings: dict[str, Any]
+    """What all results depend on."""
+
+    @property
+    def measure(self) -> Measure:
+        return partial(mean_auroc, label_set=self.label_set)
 
 
 def search(
@@ -67,72 +98,132 @@ def search(
     seed: int = 0,
     c: float = C,
     sizes: Sequence[int] | None = None,
+    norm_layers: bool = False,
     label_set: LabelSet = ICBHI,
     command: str = "",
     progress: bool = False,
     cache_folder: Path | None = None,
 ) -> pd.DataFrame:
     """Cycles table, whose labels are of a set, and a checkpoint ("" is a random start of `size`) -> the table of
-    `probe_all`, written to `out`.
+    `probe_all` with its AUROCs, written to `out`.
 
     The cycles are heard as the checkpoint's run heard them, if it is one of ours; by the ICBHI log-mel with anybody
     else's checkpoint; by that of its size at a random start (tiny: m2d_clip). A `frontend` that is named wins.
+    `norm_layers` puts a LayerNorm on every layer before it is pooled, so that none counts for its scale.
 
-    Writes subsets.csv, best_by_size.csv, layers.json (settings, learned weights, notes) and layers.png. The pooled
-    layers (features.safetensors) and all confusion counts (counts.safetensors) stay there too: an interrupted search
-    goes on from them and ends with the same numbers. Only recordings of the train split are used, so that the test
-    set chooses nothing, unless `part` is "all". Errors: a folder that holds something else or a search of other
-    settings, no cycles, too few patients, independent classes, no matplotlib, and all that reading data and checkpoint
-    can meet.
+    Writes subsets.csv, best_by_size.csv, leave_one_out.csv, cka.csv, layers.json (settings, learned weights, notes) and
+    layers.png. The pooled layers (features.safetensors) and all confusion counts (counts.safetensors) stay there too:
+    an interrupted search goes on from them and ends with the same numbers. Only recordings of the train split are used,
+    so that the test set chooses nothing, unless `part` is "all". Errors: a folder that holds something else or a search
+    of other settings, no cycles, too few patients, independent classes, no matplotlib, and all that reading data and
+    checkpoint can meet.
     """
     check_packages()
     check_exclusive(label_set)
     check_strength(c)
-    cycles = cycles.reset_index(drop=True)
-    used = rows_of(cycles, part)
-    label = label_set.make_targets(used["label"].tolist())
-    fold_of = np.array(splits.assign_folds(used, folds, seed), np.int64)
-    recipe, encoder = build_searched_encoder(weights, size, frontend, seed)
-    check_sizes(sizes, encoder.depth)
-    chosen = subsets(encoder.depth, sizes)
+    heard = build_searched_encoder(weights, size, frontend, seed)
+    plan = plan_search(
+        cycles.reset_index(drop=True),
+        weights or f"random start, {size}",
+        *heard,
+        part=part,
+        folds=folds,
+        seed=seed,
+        c=c,
+        sizes=sizes,
+        norm_layers=norm_layers,
+        label_set=label_set,
+    )
+    with lock_folder(out):
+        begin(out, plan.settings, command)
+        pooled = load_or_pool_layers(plan, out, cache_folder=cache_folder, progress=progress)
+        plain = weighted(pooled, np.ones(plan.encoder.depth))
+        counts, aurocs = count_or_go_on(plan, plain, out, progress=progress)
 
+        shared: dict[str, Any] = {"c": c, "classes": len(label_set), "progress": progress}
+        importance = leave_one_out(plain, plan.label, plan.fold_of, plan.measure, **shared)
+        learned = learned_weights(plain, plan.label, plan.fold_of, **shared)
+        similarity = linear_cka(pooled["mean"])
+        return write(out, plan, command, (counts, aurocs), importance, similarity, *learned)
+
+
+def plan_search(
+    cycles: pd.DataFrame,
+    weights: str,
+    recipe: Recipe,
+    encoder: ViT,
+    *,
+    part: Part,
+    folds: int | None,
+    seed: int,
+    c: float,
+    sizes: Sequence[int] | None,
+    norm_layers: bool,
+    label_set: LabelSet,
+) -> Plan:
+    """What `search` was asked for, the checkpoint in words, the recipe by which it hears and its encoder -> a plan."""
+    used = rows_of(cycles, part)
+    fold_of = np.array(splits.assign_folds(used, folds, seed), np.int64)
+    check_sizes(sizes, encoder.depth)
     source = {
-        "weights": weights or f"random start, {size}",
+        "weights": weights,
         "weights_digest": fingerprint_encoder(encoder),
         "frontend": recipe.settings.frontend,
         "audio": asdict(recipe.audio),
+        **({"norm_layers": True} if norm_layers else {}),
         "data": {**data_facts(used, label_set), "part": part, "whole_database": predictions.is_whole_database(cycles)},
     }
     asked = {"folds": len(set(fold_of)), "seed": seed, "c": c, "sizes": sizes and sorted(set(sizes))}
-    settings = to_jsonable({**source, **asked})
+    return Plan(
+        cycles=cycles,
+        used=used,
+        label=label_set.make_targets(used["label"].tolist()),
+        fold_of=fold_of,
+        recipe=recipe,
+        encoder=encoder,
+        norm_layers=norm_layers,
+        chosen=subsets(encoder.depth, sizes),
+        label_set=label_set,
+        c=c,
+        source=source,
+        settings=to_jsonable({**source, **asked}),
+    )
 
-    with lock_folder(out):
-        begin(out, settings, command)
-        shape = (len(used), encoder.depth, encoder.dim)
-        pooled = kept(out / "features.safetensors", source, dict.fromkeys(POOLS, shape))
-        if pooled is None:
-            waveforms = load_dataset(cycles, recipe, progress=progress, folder=cache_folder).inputs
-            pooled = pool_layers(recipe, encoder, waveforms, used.index.to_numpy(), progress=progress)
-            keep(out / "features.safetensors", pooled, source)
 
-        known = (
-            kept(out / "counts.safetensors", settings, {"counts": counts_shape(fold_of, chosen, len(label_set))}) or {}
-        )
-        plain = weighted(pooled, np.ones(encoder.depth))
-        counts = count(
-            plain,
-            label,
-            fold_of,
-            chosen,
-            c=c,
-            classes=len(label_set),
-            counts=known.get("counts"),
-            keep=lambda counted: keep(out / "counts.safetensors", {"counts": counted}, settings),
-            progress=progress,
-        )
+def load_or_pool_layers(plan: Plan, out: Path, *, cache_folder: Path | None, progress: bool) -> dict[str, Pooled]:
+    """-> `features` of the rows that take part, kept in features.safetensors."""
+    shape = (len(plan.used), plan.encoder.depth, plan.encoder.dim)
+    pooled = kept(out / "features.safetensors", plan.source, dict.fromkeys(POOLS, shape))
+    if pooled is None:
+        waveforms = load_dataset(plan.cycles, plan.recipe, progress=progress, folder=cache_folder).inputs
+        pooled = pool_layers(plan, waveforms, progress=progress)
+        keep(out / "features.safetensors", pooled, plan.source)
+    return pooled
 
-        learned = learned_weights(plain, label, fold_of, c=c, classes=len(label_set), progress=progress)
-        return write(out, settings, command, chosen, counts, *learned)
+
+def count_or_go_on(plan: Plan, plain: Pooled, out: Path, *, progress: bool) -> tuple[Whole, NDArray[np.float64]]:
+    """(N, L, D) pooled layers -> (folds, subsets, C, C) confusion counts and (folds, subsets) AUROCs of every probe,
+    kept in counts.safetensors."""
+    classes, shape = len(plan.label_set), (len(set(plan.fold_of)), len(plan.chosen))
+    expected = {"counts": (*shape, classes, classes), "aurocs": shape}
+    known = kept(out / "counts.safetensors", plan.settings, expected) or {}
+    aurocs = known.get("aurocs", np.full(shape, UNKNOWN))
+    counts = count(
+        plain,
+        plan.label,
+        plan.fold_of,
+        plan.chosen,
+        c=plan.c,
+        classes=classes,
+        counts=known.get("counts"),
+        keep=lambda counted: keep(
+            out / "counts.safetensors", {"counts": counted, "aurocs": np.nan_to_num(aurocs, nan=UNKNOWN)}, plan.settings
+        ),
+        measure=plan.measure,
+        measured=aurocs,
+        progress=progress,
+    )
+    return counts, np.where(aurocs == UNKNOWN, np.nan, aurocs)
 
 
 def build_searched_encoder(weights: str, size: str, frontend: str, seed: int) -> tuple[Recipe, ViT]:
@@ -160,19 +251,20 @@ def check_exclusive(label_set: LabelSet) -> None:
         )
 
 
-def counts_shape(fold_of: NDArray[np.int64], chosen: Sequence[tuple[int, ...]], classes: int) -> tuple[int, ...]:
-    """Fold of each cycle, subsets of layers, number of classes -> (folds, subsets, classes, classes)."""
-    return len(set(fold_of)), len(chosen), classes, classes
-
-
-def pool_layers(
-    recipe: Recipe, encoder: ViT, waveforms: Any, rows: NDArray[np.int64], *, progress: bool
-) -> dict[str, Pooled]:
-    """Prepared waveforms (N, samples) and the rows that take part -> `features` of them, on the recipe's device."""
+def pool_layers(plan: Plan, waveforms: Any, *, progress: bool) -> dict[str, Pooled]:
+    """Prepared waveforms (N, samples) -> `features` of the rows that take part, on the recipe's device."""
+    recipe = plan.recipe
     device = choose_device(recipe.settings.train.device, 0)
     frontend = recipe.build_frontend(recipe.settings).to(device)
-    together = scored_together(recipe, 16)
-    return features(encoder.to(device), frontend, waveforms, rows, batch=together, progress=progress)
+    return features(
+        plan.encoder.to(device),
+        frontend,
+        waveforms,
+        plan.used.index.to_numpy(),
+        norm_layers=plan.norm_layers,
+        batch=scored_together(recipe, 16),
+        progress=progress,
+    )
 
 
 def check_packages() -> None:
@@ -281,6 +373,7 @@ def features(
     rows: Sequence[int] | Whole | None = None,
     *,
     precision: str = "auto",
+    norm_layers: bool = False,
     batch: int = 16,
     progress: bool = False,
 ) -> dict[str, Pooled]:
@@ -288,17 +381,19 @@ def features(
     layer, each (n, L, D).
 
     The minimum is there for negative layer weights (see `weighted`). `precision` as in the config: float32, bf16, or
-    auto for bf16 where that is faster; both fit into the folder of one search.
+    auto for bf16 where that is faster; both fit into the folder of one search. `norm_layers` as in the model: a
+    LayerNorm without parameters first.
     """
     rows = np.arange(len(waves)) if rows is None else np.asarray(rows)
     device = next(encoder.parameters()).device
     packed = prepack_for_cpu(encoder, precision)
+    fusion = LayerFusion(range(1, encoder.depth + 1), learned=False, norm=norm_layers)
     found = {pool: np.empty((len(rows), encoder.depth, encoder.dim), np.float32) for pool in POOLS}
     starts = range(0, len(rows), batch)
     for start in progress_bar(starts, shown=progress, desc="encode", unit="batch"):
         some = slice(start, start + batch)
         layers = packed(frontend(torch.from_numpy(waves[rows[some]]).to(device)))
-        for i, z in enumerate(layers):
+        for i, z in enumerate(fusion.choose(layers)):
             for pool, value in zip(POOLS, (z.mean(dim=1), z.amax(dim=1), z.amin(dim=1)), strict=True):
                 found[pool][some, i] = value.float().cpu().numpy()
     return found
@@ -306,38 +401,46 @@ def features(
 
 def write(
     out: Path,
-    settings: Mapping[str, Any],
+    plan: Plan,
     command: str,
-    chosen: Sequence[Subset],
-    counts: Whole,
+    fitted: tuple[Whole, NDArray[np.float64]],
+    importance: pd.DataFrame,
+    similarity: NDArray[np.float64],
     weights: NDArray[np.float64],
     learned: Whole,
 ) -> pd.DataFrame:
     """Everything that was found -> the files of `search`; -> the table of all subsets, layers.json being last."""
-    found = table(chosen, counts)
-    best = found.groupby("size").head(1).sort_values("size")
+    counts, aurocs = fitted
+    found = table(plan.chosen, counts, aurocs)
     shares = weights / weights.sum(axis=1, keepdims=True)
-    elsewhere = chosen_elsewhere(counts)
-    notes = notes_of(settings, found, elsewhere)
+    elsewhere = {**chosen_elsewhere(counts), "auroc": auroc_chosen_elsewhere(aurocs)}
+    notes = notes_of(plan.settings, found, elsewhere)
+    numbers = list(range(1, weights.shape[1] + 1))
 
     write_csv(out / "subsets.csv", found)
-    write_csv(out / "best_by_size.csv", best)
-    draw(out / "layers.png", found, best, shares, notes, next(iter(settings["data"]["classes"])))
+    write_csv(out / "best_by_size.csv", found.groupby("size").head(1).sort_values("size"))
+    write_csv(out / "leave_one_out.csv", importance)
+    cka = pd.DataFrame(similarity, columns=pd.Index([str(number) for number in numbers]))
+    write_csv(out / "cka.csv", cka.assign(layer=numbers)[["layer", *cka.columns]])
+    draw_search(out / "layers.png", found, shares, importance, similarity, notes, plan.label_set.normal)
     write_json(
         out / "layers.json",
         {
-            "settings": settings,
+            "settings": plan.settings,
             "command": command,
             **run_folder.describe_environment(),
             "finished": True,
             "notes": notes,
             "subsets": len(found),
             "best": found.iloc[0].to_dict(),
+            "best_by_auroc": found.sort_values("rank_by_auroc").iloc[0].to_dict(),
             "best_chosen_on_other_folds": elsewhere,
-            "majority": {"specificity": 1.0, "sensitivity": 0.0, "score": 0.5},
+            "majority": {"specificity": 1.0, "sensitivity": 0.0, "score": 0.5, "auroc": 0.5},
+            "leave_one_out": importance.to_dict("records"),
+            "cka": similarity.tolist(),
             "learned": {
                 **icbhi_scores(learned.sum(axis=0)),
-                "layers": list(range(1, weights.shape[1] + 1)),
+                "layers": numbers,
                 "normalised": shares.mean(axis=0).tolist(),
                 "normalised_sd": shares.std(axis=0, ddof=1).tolist(),
                 "raw_by_fold": weights.tolist(),
@@ -356,10 +459,18 @@ def chosen_elsewhere(counts: Whole) -> dict[str, float]:
     return icbhi_scores(np.sum(own, axis=0))
 
 
+def auroc_chosen_elsewhere(aurocs: NDArray[np.float64]) -> float:
+    """(folds, subsets) AUROCs -> their mean when each fold is scored by the subset that is best on all others."""
+    known = np.nan_to_num(aurocs, nan=0.5)
+    chosen = [int((known.sum(axis=0) - fold).argmax()) for fold in known]
+    return float(np.nanmean([fold[subset] for fold, subset in zip(aurocs, chosen, strict=True)]))
+
+
 def notes_of(settings: Mapping[str, Any], found: pd.DataFrame, elsewhere: Mapping[str, float]) -> list[str]:
     """What must stand beside the figures."""
     data = settings["data"]
     normal = next(iter(data["classes"]))
+    by_auroc = found.sort_values("rank_by_auroc").iloc[0]
     notes = [
         f"Linear probes of frozen layers, {settings['folds']}-fold patient-disjoint cross-validation of "
         f"{data['cycles']} cycles of {data['patients']} patients: not the test scores of fine-tuned systems, not "
@@ -367,6 +478,8 @@ def notes_of(settings: Mapping[str, Any], found: pd.DataFrame, elsewhere: Mappin
         f"The best of {len(found)} subsets ({found['layers'].iloc[0]}, Score {100 * found['score'].iloc[0]:.1f}) is "
         f"optimistic; each fold scored by the subset that is best on the others: {100 * elsewhere['score']:.1f}. "
         f"Every cycle called {normal}: 50.0.",
+        f"By AUROC the best is {by_auroc['layers']} ({by_auroc['auroc']:.3f}), on the other folds' choice "
+        f"{elsewhere['auroc']:.3f}; a blind guess has 0.5.",
         "Learned weights are of standardised layers and never negative; a layer that adds nothing to the others has 0.",
     ]
     if data["part"] == "train":
@@ -378,49 +491,3 @@ def notes_of(settings: Mapping[str, Any], found: pd.DataFrame, elsewhere: Mappin
     if settings["weights"].startswith("random start"):
         notes.append("The encoder has random weights, so its layers say little about a pre-trained one.")
     return notes
-
-
-def draw(
-    path: Path, found: pd.DataFrame, best: pd.DataFrame, shares: NDArray[np.float64], notes: list[str], normal: str
-) -> None:
-    """Heat map of singles (diagonal) and pairs, the best subset of each size, learned weights -> a PNG."""
-    from matplotlib.figure import Figure
-
-    layers = shares.shape[1]
-    figure = Figure(figsize=(14, 5.6), dpi=130, layout="constrained")
-    pairs, sizes, weights = figure.subplots(1, 3)
-    scores = np.full((layers, layers), np.nan)
-    few = found[found["size"] <= 2]
-    for words, score in zip(few["layers"], 100 * few["score"], strict=True):
-        numbers = [int(number) - 1 for number in words.split("+")]
-        scores[numbers[0], numbers[-1]] = scores[numbers[-1], numbers[0]] = score
-    ticks = range(1, layers + 1)
-    image = pairs.imshow(scores, cmap="cividis", origin="lower")
-    if layers <= 12:
-        middle = np.nanmean([np.nanmin(scores), np.nanmax(scores)]) if np.isfinite(scores).any() else 0
-        for (i, j), score in np.ndenumerate(scores):
-            if np.isfinite(score):
-                colour = "black" if score > middle else "white"
-                pairs.text(j, i, f"{score:.1f}", ha="center", va="center", fontsize=6.5, color=colour)
-    pairs.set(title="Score, %, of single layers and pairs", xlabel="Layer", ylabel="Layer")
-    pairs.set_xticks(range(layers), ticks)
-    pairs.set_yticks(range(layers), ticks)
-    figure.colorbar(image, ax=pairs, shrink=0.8)
-
-    sizes.barh(best["size"].astype(str), 100 * best["score"], xerr=100 * best["score_sd"], color="#56B4E9", capsize=2)
-    sizes.axvline(50, color="black", ls="--", lw=1.2, label=f"every cycle called {normal}: 50.0")
-    for place, subset in enumerate(best["layers"]):
-        sizes.text(1, place, subset, va="center", fontsize=7)
-    sizes.set(title="Best of each size (SD over folds)", xlabel="Score, %", ylabel="Layers in the subset")
-    sizes.set_xlim(0, max(55.0, 100 * float((best["score"] + best["score_sd"].fillna(0)).max()) + 2))
-    sizes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12))
-
-    mean, sd = shares.mean(axis=0), shares.std(axis=0, ddof=1)
-    weights.bar([str(tick) for tick in ticks], mean, yerr=sd, color="#0072B2", capsize=2)
-    weights.axhline(1 / layers, color="black", ls="--", lw=1.2, label=f"equal weights: {1 / layers:.3f}")
-    weights.set(title="Learned weights (SD over folds)", xlabel="Layer", ylabel="Weight (sum 1)")
-    weights.set_ylim(0)
-    weights.legend(frameon=False, fontsize=8)
-    figure.suptitle("\n".join(notes), fontsize=8)
-    with atomic_write(path) as beside:
-        figure.savefig(beside, format="png")

@@ -27,6 +27,7 @@ from rales.progress import progress_bar
 Pooled = NDArray[np.float32]
 Whole = NDArray[np.int64]
 Subset = tuple[int, ...]  # layers, numbered from 0
+Measure = Callable[[Whole, NDArray[np.float64]], float]  # (m,) classes, (m, C) probabilities -> a figure
 C = 1e-3
 MOST_SUBSETS = 100_000
 CHUNK = 64  # subsets of one piece of work; its first fit starts from zero, so an interruption changes no result
@@ -90,13 +91,15 @@ def count(
     classes: int = 4,
     counts: Whole | None = None,
     keep: Callable[[Whole], None] | None = None,
+    measure: Measure | None = None,
+    measured: NDArray[np.float64] | None = None,
     progress: bool = False,
 ) -> Whole:
     """Pooled layers, classes, folds, subsets -> (folds, subsets, C, C) confusion counts on the test rows of each fold,
     of all C `classes`.
 
     An interrupted call goes on with the `counts` that `keep` was given last (-1 where nothing is known yet). Pieces of
-    work are shared out to one thread per core.
+    work are shared out to one thread per core. What `measure` says of each fit is put into `measured` (folds, subsets).
     """
     label, fold_of = np.asarray(labels, np.int64), np.asarray(folds, np.int64)
     check(pooled, label, fold_of, c)
@@ -112,11 +115,14 @@ def count(
             if not pieces:
                 continue
             fold = prepare(pooled, label, fold_of != number, c, classes)
-            jobs = {pool.submit(confusions, fold, chosen[piece]): piece for piece in pieces}
+            jobs = {pool.submit(score_subsets, fold, chosen[piece], measure): piece for piece in pieces}
             try:
                 for job in as_completed(jobs):
-                    counts[i, jobs[job]] = job.result()
-                    bar.update(len(job.result()))
+                    found, figures = job.result()
+                    counts[i, jobs[job]] = found
+                    if measured is not None:
+                        measured[i, jobs[job]] = figures
+                    bar.update(len(found))
                     if keep:
                         keep(counts)
             finally:
@@ -219,10 +225,16 @@ def moments(rows: Pooled) -> tuple[Pooled, Pooled]:
     return centre.astype(np.float32), scale.astype(np.float32)
 
 
-def confusions(fold: Fold, chosen: Sequence[Subset]) -> Whole:
-    """Subsets -> (subsets, C, C) confusion counts on the fold's test rows."""
-    found = [confusion_matrix(fold.test_label, p.argmax(axis=1), fold.many) for p in probabilities(fold, chosen)]
-    return np.stack(found)
+def score_subsets(
+    fold: Fold, chosen: Sequence[Subset], measure: Measure | None = None
+) -> tuple[Whole, NDArray[np.float64]]:
+    """Subsets -> (subsets, C, C) confusion counts on the fold's test rows, and (subsets,) what `measure` says of their
+    probabilities, NaN without one."""
+    counts, figures = [], []
+    for p in probabilities(fold, chosen):
+        counts.append(confusion_matrix(fold.test_label, p.argmax(axis=1), fold.many))
+        figures.append(measure(fold.test_label, p) if measure else math.nan)
+    return np.stack(counts), np.array(figures)
 
 
 def probabilities(fold: Fold, chosen: Sequence[Subset], tolerance: float = TOLERANCE) -> Iterator[NDArray[np.float64]]:
@@ -321,14 +333,19 @@ def objective(point: Tensor, fold: Fold) -> float:
     return torch.dot(fold.weight, entropy).item() + inner(point, point) / 2
 
 
-def table(chosen: Sequence[Subset], counts: Whole) -> pd.DataFrame:
-    """Subsets and their (folds, subsets, C, C) counts -> the columns of `probe_all`, the highest score first."""
+def table(chosen: Sequence[Subset], counts: Whole, aurocs: NDArray[np.float64] | None = None) -> pd.DataFrame:
+    """Subsets and their (folds, subsets, C, C) counts -> the columns of `probe_all`, the highest score first; with
+    (folds, subsets) `aurocs` also auroc (mean over folds), auroc_sd and rank_by_auroc."""
     by_size = sorted(range(len(chosen)), key=lambda i: (len(chosen[i]), chosen[i]))
     each = pd.DataFrame([[icbhi_scores(fold)["score"] for fold in counts[:, i]] for i in by_size])
     found = pd.DataFrame([icbhi_scores(counts[:, i].sum(axis=0)) for i in by_size])
     found.insert(0, "layers", [name(chosen[i]) for i in by_size])
     found.insert(1, "size", [len(chosen[i]) for i in by_size])
     found["score_sd"] = each.std(axis=1)
+    if aurocs is not None:
+        of_folds = pd.DataFrame(aurocs.T[by_size])
+        found["auroc"], found["auroc_sd"] = of_folds.mean(axis=1), of_folds.std(axis=1)
+        found["rank_by_auroc"] = found["auroc"].rank(ascending=False, method="first", na_option="bottom").astype(int)
     return found.sort_values("score", ascending=False, kind="stable", ignore_index=True)
 
 

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -11,6 +11,7 @@ from rales.data import splits
 from rales.data.dataset import make_preparation, select_extras
 from rales.errors import UsageError
 from rales.jobs.sweep import Trial, trials
+from rales.models.hub import ALIASES, find_checkpoint
 from rales.recipes.m2d_fusion import VARIANTS
 from rales.recipes.registry import find_settings, make_recipe
 from rales.registry import RECIPES
@@ -26,11 +27,19 @@ OURS = ("m2d_fusion", "m2d_ntt", "mn04_fusion")  # of them the paper knows the f
 LATER = ("ast_sg_scl", "beats_pafa")  # of papers after this one
 EARLIER = [name for name in RECIPES.built_in if name not in (*OURS, *LATER)]  # with their variants beside Table 2
 BOTH_RATIOS = ("mr6", "mr7")  # what Table 1 compares
+PAPER_NETWORK = "m2d_vit_base-80x608p16x16-"
+Grid = Mapping[str, Sequence[str]]
 PROTOCOLS = ("last", "validation")  # the runs of `last` record what `test_best` would have chosen
 
 
 def paper_trials(
-    what: str, seeds: int, fixed: Sequence[str], weights: Sequence[str] = (), select: str | None = None
+    what: str,
+    seeds: int,
+    fixed: Sequence[str],
+    weights: Sequence[str] = (),
+    select: str | None = None,
+    *,
+    stand_in: bool = False,
 ) -> list[Trial]:
     """ "table1", "table2", "figure3" or "all" -> the trials of that part of the paper; one that two parts share is one.
 
@@ -42,6 +51,9 @@ def paper_trials(
 
     Every row is run once with all training patients, for the protocols `last` and `test_best`, and once with
     validation patients held out, unless one protocol is named in `select`.
+
+    With `stand_in` the trials are for counting only: a public M2D checkpoint that is not on this machine is replaced
+    by a random start of the same network.
     """
     if what not in (*PAPER, "all"):
         raise UsageError(f"reproduce {what!r}: expected one of {', '.join(PAPER)}, all")
@@ -51,37 +63,78 @@ def paper_trials(
 
     theirs = {name: file for name, equals, file in (word.partition("=") for word in weights) if name in EARLIER}
     weights = [word for word in weights if word.partition("=")[0] not in EARLIER]
+    sized = any(word.startswith("size=") for word in fixed)
+    check_weights(what, weights, sized)
+
+    found: dict[str, Trial] = {}
+    for part in PAPER if what == "all" else [what]:
+        chosen = part_weights(part, weights, sized)
+        for protocol in PROTOCOLS if select is None else [select]:
+            for system, grid in part_systems(part, chosen, theirs):
+                words = fitting(fixed, system)
+                varied = {**grid, "train.select": [protocol]}
+                for trial, replaced in plan_trials(system, varied, seeds, words, stand_in):
+                    made = make_recipe(trial.recipe, trial.words)
+                    found.setdefault(repr((made.name, made.settings, replaced)), trial)
+    return list(found.values())
+
+
+def check_weights(what: str, weights: Sequence[str], sized: bool) -> None:
+    """UsageError for checkpoints of M2D that do not fit the part of the paper."""
     if len(weights) > 2 or (what == "table1" and len(weights) == 1):
         raise UsageError(
             f"reproduce {what}: {len(weights)} --weights; Table 1 takes two, that of masking ratio 0.6 first, or none "
             "for the public pair; the other parts take one"
         )
-    sized = any(word.startswith("size=") for word in fixed)
     if sized and not weights and what in ("table1", "all"):
         raise UsageError(
             f"reproduce {what}: Table 1 compares two checkpoints and --size is that of a random start; leave it out, "
             "or give --weights twice"
         )
 
-    found: dict[str, Trial] = {}
-    chosen: Sequence[str]
-    for part in PAPER if what == "all" else [what]:
-        chosen = weights[-1:] or (() if sized else BOTH_RATIOS[-1:])
-        if part == "table1":
-            chosen = weights if len(weights) == 2 else BOTH_RATIOS
-        of_paper = {**({"weights": chosen} if chosen else {}), **PAPER[part]}
-        systems: list[tuple[str, Mapping[str, Sequence[str]]]] = [("m2d_fusion", of_paper)]
-        if part == "table1":  # whether these rows pool by the mean alone, the paper does not say
-            systems.append(("m2d_fusion", {**of_paper, "model.pool": ["mean"]}))
-        if part == "table2":
-            systems += [(name, {"weights": [theirs[name]]} if name in theirs else {}) for name in EARLIER]
-        for protocol in PROTOCOLS if select is None else [select]:
-            for system, grid in systems:
-                words = fitting(fixed, system)
-                for trial in trials(system, {**grid, "train.select": [protocol]}, seeds, words):
-                    made = make_recipe(trial.recipe, trial.words)
-                    found.setdefault(repr((made.name, made.settings)), trial)
-    return list(found.values())
+
+def part_weights(part: str, weights: Sequence[str], sized: bool) -> Sequence[str]:
+    """Part of the paper, the checkpoints given, whether a size is -> the checkpoints of its M2D rows."""
+    if part == "table1":
+        return weights if len(weights) == 2 else BOTH_RATIOS
+    return weights[-1:] or (() if sized else BOTH_RATIOS[-1:])
+
+
+def part_systems(part: str, chosen: Sequence[str], theirs: Mapping[str, str]) -> list[tuple[str, Grid]]:
+    """Part of the paper, checkpoints of its M2D rows and those of earlier systems -> systems, each with its grid."""
+    of_paper: dict[str, Sequence[str]] = {**({"weights": chosen} if chosen else {}), **PAPER[part]}
+    systems: list[tuple[str, Grid]] = [("m2d_fusion", of_paper)]
+    if part == "table1":  # whether these rows pool by the mean alone, the paper does not say
+        systems.append(("m2d_fusion", {**of_paper, "model.pool": ["mean"]}))
+    if part == "table2":
+        systems += [(name, {"weights": [theirs[name]]} if name in theirs else {}) for name in EARLIER]
+    return systems
+
+
+def plan_trials(
+    system: str, grid: Grid, seeds: int, words: Sequence[str], stand_in: bool
+) -> Iterator[tuple[Trial, str]]:
+    """Grid of a system -> its trials, each with the public checkpoint that a random start stands in for, or ""."""
+    names = grid.get("weights", ())
+    missing = [name for name in names if stand_in and is_missing(name)]
+    here = [name for name in names if name not in missing]
+    if here or not names:
+        yield from (
+            (trial, "") for trial in trials(system, {**grid, **({"weights": here} if here else {})}, seeds, words)
+        )
+    rest = {name: values for name, values in grid.items() if name != "weights"}
+    for name in missing:
+        for trial in trials(system, rest, seeds, words):
+            yield replace(trial, name=f"{trial.name}-weights={name}"), name
+
+
+def is_missing(name: str) -> bool:
+    """Whether a word names a public checkpoint of M2D's ViT-base, as the paper has it, that is not on this machine."""
+    try:
+        find_checkpoint(name)
+    except FileNotFoundError:
+        return ALIASES.get(name, name).startswith(PAPER_NETWORK)
+    return False
 
 
 def fitting(words: Sequence[str], system: str) -> list[str]:
@@ -103,33 +156,47 @@ class Estimate:
 
 
 def estimate(planned: Sequence[Trial], cycles: pd.DataFrame, processes: int) -> Estimate:
-    """Trials, cycles table and processes at a time -> hours (from one timed step per system) and disk.
-
-    Disk: two checkpoints a finished run; while it runs up to three with the optimiser's moments, three times as large;
-    and the cycle cache.
-    """
-    seconds = stored = largest = 0.0
+    """Trials, cycles table and processes at a time -> hours (from one timed step per system) and disk."""
+    seconds = 0.0
     made: dict[tuple[str, ...], tuple[Recipe, float, float, int]] = {}
+    sizes = []
     for trial in planned:
-        # neither seed nor split changes what a step costs
-        words = (trial.recipe, *(word for word in trial.words if not word.startswith(("seed=", "split."))))
+        words = step_words(trial)
         if words not in made:
             recipe = make_recipe(trial.recipe, words[1:])
             made[words] = (recipe, *step_cost(recipe))
-        _, trained, scored, size = made[words]
-        settings = make_recipe(trial.recipe, trial.words).settings
-        table = splits.divide_cycles(cycles, settings)
-        train, test = ((table["split"] == part).sum() for part in ("train", "test"))
-        evaluations = settings.train.epochs / settings.train.evaluate_every
-        seconds += settings.train.epochs * train * trained + evaluations * test * scored
-        stored, largest = stored + 2 * size, max(largest, 9 * size)
-    caches = {
-        repr(made_of): math.prod(made_of.shape)
-        for made_of in (make_preparation(recipe) for recipe, *_ in made.values())
-    }
+        _, trained_s, scored_s, size = made[words]
+        trained, scored = count_cycles(trial, cycles)
+        seconds += trained * trained_s + scored * scored_s
+        sizes.append(size)
     together = max(1, min(processes, len(planned)))
-    disk = stored + together * largest + 4 * sum(caches.values()) * len(cycles)
+    disk = disk_bytes(sizes, [recipe for recipe, *_ in made.values()], len(cycles), together)
     return Estimate(len(planned), seconds / 3600 / together, disk / 1e9)
+
+
+def step_words(trial: Trial) -> tuple[str, ...]:
+    """-> the recipe and those of a trial's words that can change what a step costs."""
+    free = ("seed=", "split.", "train.select")
+    return (trial.recipe, *(word for word in trial.words if not word.startswith(free)))
+
+
+def count_cycles(trial: Trial, cycles: pd.DataFrame) -> tuple[float, float]:
+    """-> how many cycles a trial trains on, and how many of the test it scores, in all its epochs."""
+    settings = make_recipe(trial.recipe, trial.words).settings
+    table = splits.divide_cycles(cycles, settings)
+    train, test = ((table["split"] == part).sum() for part in ("train", "test"))
+    epochs = settings.train.epochs
+    return float(epochs * train), float(epochs / settings.train.evaluate_every * test)
+
+
+def disk_bytes(sizes: Sequence[int], recipes: Sequence[Recipe], cycles: int, together: int) -> float:
+    """Bytes of each run's checkpoint, the recipes, number of cycles, runs at a time -> bytes of disk.
+
+    Two checkpoints a finished run; while it runs up to three with the optimiser's moments, three times as large; and
+    the cycle cache.
+    """
+    caches = {repr(made_of): math.prod(made_of.shape) for made_of in map(make_preparation, recipes)}
+    return 2 * sum(sizes) + together * 9 * max(sizes) + 4 * sum(caches.values()) * cycles
 
 
 def step_cost(recipe: Recipe) -> tuple[float, float, int]:

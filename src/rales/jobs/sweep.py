@@ -9,7 +9,7 @@ import os
 import re
 import time
 import traceback
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, partial
@@ -30,8 +30,10 @@ from rales.progress import progress_bar
 from rales.recipes.registry import make_recipe
 from rales.registry import RECIPES
 from rales.settings import RunSettings, format_value, get_values, parse_words, to_dict
-from rales.training import run_folder
+from rales.training import finetune, run_folder
 from rales.training.run_records import check_record
+
+AfterEpoch = Callable[[list[dict[str, Any]]], None]  # lines of metrics.jsonl of one epoch
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a trial: "done", "skipped" (done before), "waiting", or "failed" with a sentence and a trace."""
+    """What became of a trial: "done", "skipped" (done before), "waiting", "pruned" (others did better on validation),
+    or "failed" with a sentence and a trace."""
 
     name: str
     state: str
@@ -211,8 +214,15 @@ def summary(planned: Sequence[Trial], outcomes: Mapping[str, Outcome], command: 
     return {"command": command, "trials": rows}
 
 
-def run_trial(trial: Trial, data: Path, out: Path, skip_damaged: bool, command: str) -> Outcome:
-    """One trial in this process, on one thread -> its outcome; nothing is raised."""
+class Pruned(Exception):
+    """A trial is stopped, as others were better by this epoch."""
+
+
+def run_trial(
+    trial: Trial, data: Path, out: Path, skip_damaged: bool, command: str, after_epoch: AfterEpoch | None = None
+) -> Outcome:
+    """One trial in this process, on one thread -> its outcome; nothing is raised. `after_epoch` may raise Pruned; of
+    systems that train in stages it is not asked."""
     import torch
 
     started = time.perf_counter()
@@ -222,7 +232,10 @@ def run_trial(trial: Trial, data: Path, out: Path, skip_damaged: bool, command: 
         needs_split = splits.needs_list(recipe.settings.split.name)
         label_set = recipe.settings.label_set
         cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split, label_set=label_set)
-        recipe.run(recipe, cycles, out / trial.name, command=command)
+        watched = {"after_epoch": after_epoch} if after_epoch and recipe.run is finetune.run else {}
+        recipe.run(recipe, cycles, out / trial.name, command=command, **watched)
+    except Pruned as stopped:
+        return Outcome(trial.name, "pruned", time.perf_counter() - started, str(stopped))
     except Exception as error:
         return Outcome(trial.name, "failed", time.perf_counter() - started, str(error), traceback.format_exc())
     return Outcome(trial.name, "done", time.perf_counter() - started)

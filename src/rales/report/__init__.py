@@ -1,6 +1,6 @@
 """Write one report from run folders: tables, plots, and published scores beside them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from rales.files.csv_cells import make_encodable
 from rales.files.writers import write_csv
 from rales.optional_packages import require_packages
 from rales.report import comparison, page, tables
+from rales.report.headline import one_label
 from rales.report.literature import TABLE1, TABLE2, paper_rows
 from rales.report.load_runs import UnusedFolder, read_runs
 from rales.report.pool_folds import pool_complete_folds
@@ -21,15 +22,17 @@ from rales.report.sections import (
     describe_classes,
     lead_blocks,
     left_out_blocks,
-    one_label,
 )
 from rales.report.systems import System, group_by_label_set, group_into_systems, ranking_figure
+from rales.report.worst_cycles import locate_recordings
 
 TITLE = "Rales: report on respiratory-sound classification"
 
 
-def write_report(paths: Sequence[Path], out: Path) -> Path:
+def write_report(paths: Sequence[Path], out: Path, data: Path | None = None) -> Path:
     """Run folders, or folders that hold some -> `out`/report.html; beside it report.md, three CSV files and the PNGs.
+
+    With the `data` that the runs were tested on, the page also shows how the worst mistakes look and sound.
 
     A run that is unfinished, broken or a repetition is named in the report with the reason. Runs of each label set have
     sections of their own, ICBHI's first. ValueError if no run can be used, UsageError if a package is missing, OSError
@@ -38,12 +41,13 @@ def write_report(paths: Sequence[Path], out: Path) -> Path:
     check_packages()
     runs, left_out = read_runs(paths)
     groups = [group_into_systems(pool_complete_folds(group)) for group in group_by_label_set(runs)]
+    recordings = None if data is None else locate_recordings(data)
     of_icbhi = groups[0] if groups[0][0].label_set.is_icbhi else []
     table1 = comparison.paper_pairs(paper_rows(TABLE1), of_icbhi, ratio_named=True)
     table2 = comparison.paper_pairs(paper_rows(TABLE2), of_icbhi)
-    lead, parts = lead_blocks(groups[0], left_out), build_sections(groups[0], left_out, table1, table2)
+    lead, parts = lead_blocks(groups[0], left_out), build_sections(groups[0], left_out, table1, table2, recordings)
     if len(groups) > 1:
-        lead, parts = join_label_sets(groups, left_out, parts)
+        lead, parts = join_label_sets(groups, left_out, parts, recordings)
 
     with lock_folder(out):
         for block in (block for part in parts for block in part.blocks):
@@ -58,13 +62,16 @@ def write_report(paths: Sequence[Path], out: Path) -> Path:
 
 
 def join_label_sets(
-    groups: list[list[System]], left_out: list[UnusedFolder], first: list[page.Section]
+    groups: list[list[System]],
+    left_out: list[UnusedFolder],
+    first: list[page.Section],
+    recordings: Mapping[str, Path] | None,
 ) -> tuple[list[page.Block], list[page.Section]]:
     """Systems of several label sets, and the sections of the first -> the report's lead, and the sections of all."""
     parts: list[page.Section] = []
     for number, systems in enumerate(groups, start=1):
         names = describe_classes(systems[0].label_set)
-        sections = first if number == 1 else build_sections(systems, [], [], [])
+        sections = first if number == 1 else build_sections(systems, [], [], [], recordings)
         parts.append(page.Section(f"set-{number}", f"Label set {number}: {names}", lead_blocks(systems, left_out)))
         parts += [page.number_section(section, number) for section in sections]
     lead = page.Text(

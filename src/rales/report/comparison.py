@@ -18,11 +18,11 @@ from rales.report.literature import (
     read_frozen_probes,
     read_leaderboard,
 )
-from rales.report.load_runs import SCORES
+from rales.report.load_runs import CANNOT_CHANGE_A_SYSTEM, SCORES
 from rales.report.page import Block, Table, Text
 from rales.report.protocols import ProtocolOutcome, protocol_outcome
 from rales.report.systems import System, show_setting
-from rales.report.tables import ALL_NORMAL, format_mean_sd, in_brackets
+from rales.report.tables import ALL_NORMAL, count_noun, format_mean_sd, in_brackets
 
 ENDS = ("low", "high")
 OURS = [
@@ -125,19 +125,41 @@ def missing_rows_text(systems: list[System]) -> list[Block]:
 
 
 def fidelity_table(systems: list[System]) -> Table | None:
-    """Every setting in which a system of fidelity=published trains otherwise than our defaults; None without one."""
+    """Every setting in which a system of fidelity=published trains otherwise than the corrected one beside it, or where
+    there is none, than our defaults of the full size; None without one."""
     published = [s for s in systems if s.runs[0].config.get("fidelity") == "published"]
     if not published:
         return None
+    first = published[0].runs[0]
+    twins = [
+        s
+        for s in systems
+        if s.runs[0].config.get("fidelity") == "corrected"
+        and all(s.runs[0].config.get(name) == first.config.get(name) for name in ("variant", "size", "weights"))
+        and s.runs[0].recipe == first.recipe
+    ]
+    corrected = twins[0].runs[0].config if twins else CORRECTED
+    free = {"fidelity", *CANNOT_CHANGE_A_SYSTEM}
+    names = [
+        name
+        for name in dict.fromkeys([*CORRECTED, *corrected])
+        if name not in free and (not twins or any(s.runs[0].config.get(name) != corrected.get(name) for s in published))
+    ]
     return Table(
         "What fidelity=published has otherwise",
-        ["Setting", "Corrected, our default", *(s.name for s in published)],
+        ["Setting", twins[0].name if twins else "Corrected, our default", *(s.name for s in published)],
         [
-            [name, show_setting(value), *(show_setting(s.runs[0].config.get(name, "–")) for s in published)]
-            for name, value in CORRECTED.items()
+            [
+                name,
+                *(
+                    show_setting(config.get(name, "–"))
+                    for config in (corrected, *(s.runs[0].config for s in published))
+                ),
+            ]
+            for name in names
         ],
         note="Sound, augmentation, training and choice of the epoch as the public code behind the paper has them; "
-        "whatever is not listed is the same.",
+        f"whatever is not listed is the same{'' if twins else ' (of the full size)'}.",
     )
 
 
@@ -220,22 +242,16 @@ def paper_table(caption: str, pairs: Pairs, whole: bool = True) -> Table | None:
 def describe_system(system: System, epoch: str) -> str:
     """-> what a reader must know before comparing: system, weights, seeds, choice of the epoch, other data."""
     weights = system.runs[0].config.get("weights") or "random start"
-    seeds = f"{len(system.runs)} seed{'s' * (len(system.runs) > 1)}"
+    seeds = count_noun(len(system.runs), "seed")
     parts = [system.name, "" if show_setting(weights) in system.name else show_setting(weights), seeds, epoch]
     return "; ".join(part for part in [*parts, "not comparable" if system.incomparable else ""] if part)
 
 
-NO_LEADERBOARD = (
-    "No run here is of the whole ICBHI 2017 database, so published scores say nothing about these figures and are not "
-    "printed."
-)
-
-
 def leaderboard_blocks(systems: list[System]) -> list[Block]:
     """The published leaderboard with our comparable systems in their rank; what is of another split or told more than
-    the sound, and what of ours has no rank, in tables apart. Where no run is of the whole database, a sentence."""
+    the sound, and what of ours has no rank, in tables apart. Nothing where no run is of the whole database."""
     if not any(run.whole_database for s in systems for run in s.runs):
-        return [Text(NO_LEADERBOARD)]
+        return []
     entries = read_leaderboard()
     ours = [
         (s, protocol, found)

@@ -1,6 +1,7 @@
 """Render sections of text, tables and plots as one HTML page and one Markdown page of the same content."""
 
 import base64
+import math
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -51,6 +52,43 @@ class Heading(NamedTuple):
     text: str
 
 
+class Glance(NamedTuple):
+    """What a reader takes away who reads nothing else: one figure on a scale of 0 to 100, and the verdict on it."""
+
+    title: str
+    score: float
+    """Percent."""
+    low: float
+    """Ends of its 95 % interval, NaN without one."""
+    high: float
+    verdict: str
+    text: str
+    references: tuple[tuple[float, str], ...]
+    """Figures that it stands beside, and what they are."""
+
+    @property
+    def has_interval(self) -> bool:
+        return not math.isnan(self.low)
+
+    @property
+    def interval(self) -> str:
+        return f"95 % interval {self.low:.1f} to {self.high:.1f}" if self.has_interval else "no interval"
+
+
+class Clip(NamedTuple):
+    """How one cycle looks and sounds."""
+
+    png: bytes
+    flac: bytes
+
+
+class Gallery(NamedTuple):
+    """A table of cycles; a row has its picture and sound where they are at hand. Of Markdown the table alone."""
+
+    table: Table
+    clips: Sequence[Clip | None]
+
+
 class Items(NamedTuple):
     """A list of (label, text); `code` sets the text as typed at a terminal."""
 
@@ -67,7 +105,7 @@ class Sound(NamedTuple):
     png: bytes
 
 
-Block = Table | Picture | Text | Heading | Items | Sound
+Block = Table | Picture | Text | Heading | Items | Sound | Glance | Gallery
 
 
 class Section(NamedTuple):
@@ -122,6 +160,13 @@ def markdown_block(block: Block) -> str:
             return f"### {escape_markdown(text)}"
         case Picture(file, alt, caption):
             return f"![{escape_markdown(alt)}]({file})\n\n{escape_markdown(caption)}"
+        case Glance():
+            return (
+                f"**{escape_markdown(block.title)}: Score {block.score:.1f}** ({block.interval}). "
+                f"**{escape_markdown(block.verdict)}**\n\n{escape_markdown(block.text)}"
+            )
+        case Gallery(table):
+            return markdown_table(table)
         case Sound(caption):
             return f"- {escape_markdown(caption)}"
         case Items(items, code):

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from rales.evaluation import calibration, metrics
-from rales.report.literature import TABLE2, paper_rows
+from rales.report.literature import PHYSICIANS, TABLE2, paper_rows
 from rales.report.load_runs import selected_epoch
 from rales.report.page import Picture
 from rales.report.protocols import PROTOCOLS
 from rales.report.systems import System, count_by_class
+from rales.report.tables import count_noun
 from rales.typing import FloatArray
 
 if TYPE_CHECKING:
@@ -39,6 +40,11 @@ def plot_sp_se(systems: list[System]) -> Picture:
         axes.plot(rows[:, 0], rows[:, 1], "o", mfc="none", color=GREY, ms=5, label="Table 2 of the paper, as printed")
     constant = f"every cycle called {systems[0].label_set.normal}"
     axes.plot(100, 0, "X", color="black", ms=11, clip_on=False, zorder=5, label=f"{constant}: Score 50.0")
+    if systems[0].label_set.is_icbhi:
+        who, *printed = PHYSICIANS
+        place = [float(text) for text in printed[:2]]
+        label = f"{who.partition(',')[0]} on a quarter of ICBHI's test set: Score {printed[2]}"
+        axes.plot(*place, "P", mfc="white", mec="black", ms=9, zorder=4, label=label)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), frameon=False, fontsize=8)
     listed = "; ".join(f"{s.name} {100 * s.figures['score'].mean():.1f}" for s in systems)
     return Picture(
@@ -94,7 +100,7 @@ def plot_training_score(system: System, slug: str) -> Picture:
     points = [(epoch, 100 * run.scores["test"][epoch]["score"]) for run, epoch in used if epoch is not None]
     if points:
         axes.plot(*np.array(points).T, "v", color=COLOURS[1], ms=6, label="epoch used")
-    axes.set(xlabel="Epoch", ylabel="Score, %")
+    axes.set(xlabel="Epoch", ylabel="Score, %", ylim=(0, 100))
     place_legend_below(axes)
     caption = "Score by epoch: mean over seeds, band of one standard deviation. Triangles: the epoch each seed used."
     return Picture(f"score-{slug}.png", f"Score of {system.name} by epoch for each split.", caption, render_png(figure))
@@ -233,7 +239,7 @@ def plot_layer_weights(systems: list[System]) -> Picture | None:
         axes.axhline(1 / len(mean), color="black", ls="--", lw=1, label=f"equal, as at the start: {1 / len(mean):.3f}")
         axes.set(xlabel="Layer", ylabel="Weight (sum 1)")
         runs = table.shape[1]
-        axes.set_title(f"{name}, {runs} run{'s' * (runs > 1)}", fontsize=11)
+        axes.set_title(f"{name}, {count_noun(runs, 'run')}", fontsize=11)
         axes.set_ylim(min(0, mean.min() * 1.1), mean.max() * 1.15)
         axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return Picture(
@@ -278,7 +284,7 @@ def plot_weight_trajectories(systems: list[System]) -> Picture | None:
         for layer, shade in zip(mean.columns, shades, strict=True):
             axes.plot(mean.index, mean[layer], color=viridis_colour(shade), lw=1.4, label=str(layer))
         axes.set(xlabel="Epoch", ylabel="Weight (sum 1)")
-        axes.set_title(f"{name}, {len(found)} run{'s' * (len(found) > 1)}", fontsize=11)
+        axes.set_title(f"{name}, {count_noun(len(found), 'run')}", fontsize=11)
         axes.ticklabel_format(axis="y", useOffset=False)
         place_legend_below(axes, title="Layer", ncols=6)
     moved = "; ".join(

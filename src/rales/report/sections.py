@@ -2,18 +2,20 @@
 
 import re
 from collections import defaultdict
-
-import numpy as np
-import pandas as pd
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rales.labels import LabelSet
 from rales.report import comparison, plots, tables
 from rales.report.challenge import challenge_table
+from rales.report.headline import headline_blocks
 from rales.report.literature import PROVENANCE
 from rales.report.load_runs import Run, UnusedFolder, run_notes
 from rales.report.page import Block, Heading, Items, Section, Text
 from rales.report.protocols import PROTOCOLS
-from rales.report.systems import System, ranking_figure
+from rales.report.systems import System
+from rales.report.tables import count_noun
+from rales.report.worst_cycles import worst_cycles
 
 
 def lead_blocks(systems: list[System], left_out: list[UnusedFolder]) -> list[Block]:
@@ -35,31 +37,7 @@ def lead_blocks(systems: list[System], left_out: list[UnusedFolder]) -> list[Blo
     ]
     if not (label_set := systems[0].label_set).is_icbhi:
         facts.append(("Classes", describe_classes(label_set)))
-    return [Items(facts), *headline_blocks(systems), *provenance_text(systems), *comparability_warnings(systems)]
-
-
-def headline_blocks(systems: list[System]) -> list[Block]:
-    """The first system, chosen without the test cycles where that can be; a choice by these is called one."""
-    validated, others = [s for s in systems if s.is_validated], [s for s in systems if not s.is_validated]
-    sentences = []
-    if validated:
-        best, by = validated[0], ranking_figure(systems)
-        named = tables.figure_name(by, best.label_set)
-        value = tables.over_seeds(best, f"validation_{by}", scale=1 if by == "auroc" else 100)
-        sentences.append(
-            f"Best on the validation patients: {best.name}, with {named} {value} there and "
-            f"{score_words(best)} on the test cycles, which did not choose it."
-        )
-    if others:
-        best = max(others, key=lambda s: np.nan_to_num(s.figures["score"].mean(), nan=-1))
-        among = f" among {count_noun(len(others), 'system')} without validation patients" if validated else ""
-        ranked = " (ranked by test, so optimistic for whichever comes first)" if len(others) > 1 else ""
-        sentences.append(f"Highest mean Score on the test cycles{among}{ranked}: {best.name}, {score_words(best)}.")
-    sentences.append(
-        f"A classifier that calls every cycle {systems[0].label_set.normal} has Score 50.0 (specificity 100, "
-        "sensitivity 0) and AUROC 0.5."
-    )
-    return [Text(" ".join(sentences)), *constant_answers(systems)]
+    return [*headline_blocks(systems), *comparability_warnings(systems), Items(facts), *provenance_text(systems)]
 
 
 def describe_classes(label_set: LabelSet) -> str:
@@ -72,27 +50,6 @@ def split_words(run: Run) -> str:
     return name if run.whole_database or name != "official" else "train and test as the data folder has them"
 
 
-def score_words(system: System) -> str:
-    return "Score " + " ".join(tables.with_interval(system, "score").split())
-
-
-def constant_answers(systems: list[System]) -> list[Block]:
-    """A warning if kept weights call every test cycle the same."""
-    folders = [f"{run.folder} ({called})" for s in systems for run in s.runs if (called := one_label(run.predictions))]
-    if not folders:
-        return []
-    listed = "; ".join(folders[:5]) + (" and others" if len(folders) > 5 else "")
-    text = f"The kept weights call every test cycle the same in {count_noun(len(folders), 'run')}: {listed}. "
-    return [Text(text + "Such figures are those of a constant answer.", warning=True)]
-
-
-def one_label(predictions: pd.DataFrame | None) -> str:
-    """-> the label that all test cycles get though they are not all of one class; "" if there are several."""
-    if predictions is None or predictions["label"].nunique() > 1 or predictions["true_label"].nunique() == 1:
-        return ""
-    return str(predictions["label"].iloc[0])
-
-
 def provenance_text(systems: list[System]) -> list[Block]:
     """What the words beside the names of others' systems mean."""
     provenances = {str(s.runs[0].record.get("provenance")) for s in systems}
@@ -103,14 +60,15 @@ def provenance_text(systems: list[System]) -> list[Block]:
 def comparability_warnings(systems: list[System]) -> list[Block]:
     """Warnings: other data than the published scores, and epochs chosen on the test set."""
     blocks: list[Block] = []
+    printed = any(run.whole_database for s in systems for run in s.runs)  # the leaderboard
     reasons: dict[str, list[str]] = defaultdict(list)
     for s in systems:
         if s.incomparable:
             reasons[s.incomparable].append(s.name)
     for reason, names in reasons.items():
-        blocks.append(
-            Text(f"Not comparable with published scores: {reason}{of_systems(names, systems)}.", warning=True)
-        )
+        which = f"{reason}{of_systems(names, systems)}"
+        which += "" if printed else ", so published scores say nothing about these figures and are not printed"
+        blocks.append(Text(f"Not comparable with published scores: {which}.", warning=True))
     chosen = [s.name for s in systems if s.select == "test_best"]
     if chosen:
         blocks.append(
@@ -124,49 +82,49 @@ def comparability_warnings(systems: list[System]) -> list[Block]:
 
 
 def build_sections(
-    systems: list[System], left_out: list[UnusedFolder], table1: comparison.Pairs, table2: comparison.Pairs
+    systems: list[System],
+    left_out: list[UnusedFolder],
+    table1: comparison.Pairs,
+    table2: comparison.Pairs,
+    recordings: Mapping[str, Path] | None = None,
 ) -> list[Section]:
-    """All sections that have something to say."""
-    weights = [plots.plot_layer_weights(systems), plots.plot_weight_trajectories(systems)]
-    choices = [tables.selection_table(systems), tables.protocols_table(systems), tables.oracle_gaps_table(systems)]
+    """All sections that have something to say, from the results to the record; `recordings` are the sound files of
+    test recordings by name."""
+    of_icbhi = systems[0].label_set.is_icbhi  # what the paper and the leaderboard print
     whole = any(run.whole_database for s in systems for run in s.runs)
     caption1, caption2 = "Table 1: masking ratio r of the pre-training", "Table 2: fused layers and earlier systems"
     papers = [comparison.paper_table(caption1, table1, whole), comparison.paper_table(caption2, table2, whole)]
-    of_icbhi = systems[0].label_set.is_icbhi  # what the paper and the leaderboard print
-    each_class = tables.classes_table(systems)
-    leaks, compared = tables.leak_free_table(systems), [tables.comparisons_table(systems), tables.seeds_table(systems)]
-    by_group = [table for column in ("device", "location") if (table := tables.groups_table(systems, column))]
-    sentences = [
-        Section(
-            "scores",
-            "Scores",
-            [
-                *(tables.main_table(systems), plots.plot_sp_se(systems), tables.further_metrics_table(systems)),
-                *([each_class] if each_class else []),
-                *([own] if (own := tables.own_metrics_table(systems)) else []),
-                *([task] if (task := challenge_table(systems)) else []),
-            ],
-        ),
-        Section(
-            "paper",
-            "Tables 1 and 2 of the paper",
-            [*(table for table in papers if table), *comparison.missing_rows_text(systems)] if of_icbhi else [],
-        ),
-        Section(
-            "fidelity",
-            "Published settings",
-            [table] if (table := comparison.fidelity_table(systems)) else [],
-        ),
-        Section("selection", "How the epoch is chosen", [table for table in choices if table]),
-        Section("leaks", "Patients on both sides of the split", [leaks] if leaks else []),
-        Section("layers", "Layer weights (Figure 3 of the paper)", [picture for picture in weights if picture]),
-        Section("comparison", "Differences on the same cycles", [table for table in compared if table]),
-        Section("systems", "Each system", system_blocks(systems)),
-        Section("groups", "Devices and locations", by_group),
-        Section("leaderboard", "Published leaderboard", comparison.leaderboard_blocks(systems) if of_icbhi else []),
-        Section("record", "Record", record_blocks(systems, left_out)),
-    ]
-    return [section for section in sentences if section.blocks]
+    choices = [tables.selection_table(systems), tables.protocols_table(systems), tables.oracle_gaps_table(systems)]
+    blocks: dict[tuple[str, str], Sequence[Block | None]] = {
+        ("scores", "Scores"): [
+            *(tables.main_table(systems), plots.plot_sp_se(systems), tables.further_metrics_table(systems)),
+            *(tables.classes_table(systems), tables.own_metrics_table(systems)),
+            challenge_table(systems),
+        ],
+        ("comparison", "Differences on the same cycles"): [
+            *(tables.comparisons_table(systems), tables.seeds_table(systems)),
+        ],
+        ("groups", "Patients, devices and locations"): [
+            tables.patients_table(systems[0]),
+            *(tables.groups_table(systems, column) for column in ("device", "location")),
+        ],
+        ("systems", "Each system"): system_blocks(systems),
+        ("worst", "The worst mistakes"): [worst_cycles(systems[0], recordings)],
+        ("selection", "How the epoch is chosen"): choices,
+        ("leaks", "Patients on both sides of the split"): [tables.leak_free_table(systems)],
+        ("layers", "Layer weights (Figure 3 of the paper)"): [
+            *(plots.plot_layer_weights(systems), plots.plot_weight_trajectories(systems)),
+        ],
+        ("paper", "Tables 1 and 2 of the paper"): papers if of_icbhi else [],
+        ("fidelity", "Published settings"): [comparison.fidelity_table(systems)],
+        ("leaderboard", "Published leaderboard"): comparison.leaderboard_blocks(systems) if of_icbhi else [],
+        ("record", "Record"): [
+            *(comparison.missing_rows_text(systems) if of_icbhi else []),
+            *record_blocks(systems, left_out),
+        ],
+    }
+    sections = [Section(*head, [block for block in found if block]) for head, found in blocks.items()]
+    return [section for section in sections if section.blocks]
 
 
 def system_blocks(systems: list[System]) -> list[Block]:
@@ -210,11 +168,6 @@ def left_out_blocks(left_out: list[UnusedFolder]) -> list[Block]:
 def of_systems(names: list[str], systems: list[System]) -> str:
     """-> which systems a sentence is about, nothing if about all of them."""
     return "" if len(names) == len(systems) else f". This is so for {'; '.join(names)}"
-
-
-def count_noun(count: int, noun: str) -> str:
-    """3, "run" -> "3 runs"; 1, "run" -> "1 run"."""
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def number_span(numbers: list[int]) -> str:

@@ -313,7 +313,7 @@ def comparisons_table(systems: list[System]) -> Table | None:
         rows,
         note="Points of percent with 95 % interval, the same cycles, patients resampled. "
         + ("" if len(systems) <= ALL_PAIRS_UP_TO else "The first system of the order above against every other. ")
-        + f"Holm: corrected for making {len(rows)} comparison{'s' * (len(rows) > 1)}. Patients for 1 point: how many "
+        + f"Holm: corrected for making {count_noun(len(rows), 'comparison')}. Patients for 1 point: how many "
         "like those of this test it would take to find a difference of one point of Score in 80 % of studies "
         "(two-sided, 5 %).",
     )
@@ -363,6 +363,32 @@ def groups_table(systems: list[System], column: str) -> Table | None:
         ["System", column.capitalize(), "Cycles", "Abnormal", "Patients", "Specificity", "Sensitivity", "Score"],
         [*rows, [all_normal(systems), "any", "–", "–", "–", "100.00", "0.00", "50.00"]],
         note="Mean over seeds; – where a group has no normal or no abnormal cycle. A few patients are a small sample.",
+    )
+
+
+def patients_table(system: System) -> Table | None:
+    """How one system does on each patient, the worst first; None without predictions."""
+    if system.cycles is None:
+        return None
+    devices = "device" in system.cycles
+    found = []
+    for patient, cycles in system.cycles.groupby("patient"):
+        figures = strict_scores(cycles["true"], cycles["predicted"])
+        used = ", ".join(sorted(set(cycles["device"].dropna().astype(str)))) if devices else ""
+        right = float((cycles["true"] == cycles["predicted"]).mean())
+        counts = [str(int(n) // len(system.runs)) for n in (len(cycles), (cycles["true"] > 0).sum())]
+        figures_words = [format_percent(figures[name]) for name in ("specificity", "sensitivity")]
+        found.append((right, [str(patient), used or "–", *counts, format_percent(right), *figures_words]))
+    found.sort(key=lambda each: each[0])
+    low, middle, high = np.percentile([100 * right for right, _ in found], [25, 50, 75])
+    spread = f"The median of {len(found)} patients is {middle:.0f} %, half lie between {low:.0f} and {high:.0f}. "
+    return Table(
+        f"By patient, the worst first: {system.name}",
+        ["Patient", "Device", "Cycles", "Abnormal", "Right", "Specificity", "Sensitivity"],
+        [row for _, row in found],
+        note=(spread if len(found) > 3 else "")
+        + "Percent of the patient's test cycles with the exact label, mean over seeds; – without normal or without "
+        "abnormal cycles. Recordings without a known patient count as one each.",
     )
 
 
@@ -444,6 +470,11 @@ def runs_table(systems: list[System]) -> Table:
         ],
         [*rows, [all_normal(systems), "–", "–", "–", "–", "0.500", "50.00", "100.00", "0.00", "50.00", "–"]],
     )
+
+
+def count_noun(count: int, noun: str) -> str:
+    """3, "run" -> "3 runs"; 1, "run" -> "1 run"."""
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def format_percent(fraction: float) -> str:

@@ -4,7 +4,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -82,6 +82,7 @@ def run(
     command: str = "",
     progress: bool = False,
     cache_folder: Path | None = None,
+    after_epoch: Callable[[list[dict[str, Any]]], None] | None = None,
 ) -> dict[str, Any]:
     """Train on the train cycles and write the run folder.
 
@@ -96,6 +97,8 @@ def run(
     command : the command line, for the record.
     progress : whether to show bars.
     cache_folder : where prepared waveforms are kept; None: the user's cache.
+    after_epoch : called with an epoch's lines of metrics.jsonl when all of it is written; what it raises stops the run,
+        which can go on from there.
 
     Returns
     -------
@@ -130,6 +133,8 @@ def run(
                 lines[0]["seconds"] = round(time.perf_counter() - started, 3)
                 save_epoch(job, lines, logits, state, epoch)
                 epochs.set_postfix(shown_figures(lines), refresh=False)
+                if after_epoch is not None:
+                    after_epoch(lines)
 
         context.wait_for_all()
         figures = finish_training(job, state) if context.is_main else {}
