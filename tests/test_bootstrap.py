@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import expit
+from scipy.stats import binomtest
 from scipy.stats import norm as normal
 from scipy.stats import t as student
 
@@ -209,6 +210,10 @@ def test_wilson_interval() -> None:
     """Against the examples of Newcombe (1998): 81 of 263, 15 of 148, 0 of 20, 1 of 29."""
     for count, total, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611)):
         assert wilson_interval(count, total) == pytest.approx((low, high), abs=1e-4)
+    theirs = [binomtest(count, total).proportion_ci(method="wilson") for count, total in ((0, 7), (2, 7), (7, 7))]
+    assert [wilson_interval(count, 7) for count in (0, 2, 7)] == [
+        pytest.approx((each.low, each.high)) for each in theirs
+    ]
     assert wilson_interval(1, 29) == pytest.approx((0.0061, 0.1718), abs=1e-4)
     assert wilson_interval(0, 0) == (0, 1)
     with pytest.raises(ValueError, match="3 of 2"):

@@ -108,7 +108,7 @@ def evaluate_ensemble(
         "selected_epoch": [model.record["epoch"] for model in models],
         "recipe": ", ".join(dict.fromkeys(model.record["recipe"] for model in models)),
         "part": "test",
-        "cycles_trained_on": None if None in trained else max(trained),
+        "cycles_trained_on": None if None in trained else max(filter(None, trained), default=0),
         "cycles_calibrated_on": 0,
     }
     figures["decision_layer"] = {

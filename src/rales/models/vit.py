@@ -214,6 +214,8 @@ def sincos_positions(dim: int, rows: int, columns: int) -> Tensor:
     The first half of the features encodes the time column, the second half the frequency row, each as sines then
     cosines of D / 4 frequencies; computed in float64, stored in float32. Source: nttcslab/m2d.
     """
+    if torch.get_default_device().type == "meta":  # shapes alone; there torch.arange imports torch's compiler, a second
+        return torch.empty(1, 1 + rows * columns, dim)
     omega = 10000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
     row = torch.arange(rows, dtype=torch.float64).repeat_interleave(columns)
     column = torch.arange(columns, dtype=torch.float64).repeat(rows)
