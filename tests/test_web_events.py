@@ -148,6 +148,21 @@ def test_labels_follow_events_until_a_person_has_judged(events: Script) -> None:
     assert labels(after, []) == ["wheeze", "crackle", "wheeze"]
 
 
+def test_the_label_of_a_recording_is_what_somebody_said() -> None:
+    """SPRSound's `record_annotation` counts what was confirmed and what an annotation said, and no model's word."""
+    cycles = [
+        {"start_s": 0.0, "end_s": 1.0, "label": "wheeze", "confirmed": False},  # a model's
+        {"start_s": 1.0, "end_s": 2.0, "label": "crackle", "confirmed": True},
+    ]
+    row = {"cycles": cycles, "annotated": [], "events": [], "path": "a.wav"} | dict.fromkeys(
+        ("duration_s", "rate_hz", "channels"), 1
+    )
+    assert event_marks.marked_of(row)[-2:] == (1, 0)
+    assert event_marks.marked_of({**row, "annotated": cycles[:1]})[-2:] == (1, 1)
+    cycles[1]["unusable"] = True
+    assert event_marks.marked_of(row)[-2:] == (0, 0)
+
+
 def test_the_line_of_a_reader_is_for_that_reader() -> None:
     """An answer that comes once somebody else reads is not about what is shown."""
     work = """({ asked, reads, round }) => {
