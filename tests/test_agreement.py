@@ -10,7 +10,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from rales.errors import FileError, UsageError
 from rales.evaluation.agreement import MISSING, cohen_kappa, fleiss_kappa, krippendorff_alpha
-from rales.jobs.agreement import JudgedCycle, Reading, compare_readers, match_cycles, write_differences
+from rales.jobs.agreement import JudgedCycle, Reading, compare_readers, match_cycles, overlap_shares, write_differences
 from rales.labels import LabelSet
 from tests.command import command
 
@@ -150,6 +150,15 @@ def test_recordings_are_matched_by_name() -> None:
     two = reading("c", visit1__anna=cycle, visit2__anna=cycle)
     assert [len(row.labels) for row in match_cycles([plain, two])] == [1, 1, 1]
     assert [len(row.labels) for row in match_cycles([inside, two])] == [2, 1]
+    both = reading("d", anna=cycle, visit1__anna=cycle)  # one reader has two: they are not one recording
+    found = {row.recording: sorted(row.labels) for row in match_cycles([plain, inside, both])}
+    assert found == {"anna": ["a", "d"], "visit1/anna": ["b", "d"]}
+
+
+def test_overlaps_of_many_are_those_of_each() -> None:
+    ones, others = [JudgedCycle(0, 2, ""), JudgedCycle(5, 5, "")], [JudgedCycle(1, 4, ""), JudgedCycle(5, 5, "")]
+    assert overlap_shares(ones, others).tolist() == [[0.25, 0], [0, 0]]  # 1 s of 4 s; what has no length shares nothing
+    assert overlap_shares([], others).shape == (0, 2)
 
 
 # The command

@@ -117,6 +117,38 @@ def test_audacity_and_raven_of_others() -> None:
     assert parse_events("\n".join(rows), "a").events == [Event("rhonchus", 1.0, 2.0, 120.0, 300.0)]
 
 
+def test_a_raven_table_of_several_files() -> None:
+    """Begin Time runs through all of them; File Offset is that in the file."""
+    rows = [
+        ["Selection", "View", "Begin Time (s)", "End Time (s)", "Begin File", "File Offset (s)", "Annotation"],
+        ["1", "Waveform 1", "1", "2", "anna.wav", "1", "wheeze"],
+        ["2", "Waveform 1", "21.5", "22", "Berta.wav", "1.5", "rhonchus"],
+    ]
+    text = "\n".join("\t".join(row) for row in rows)
+    assert parse_events(text, "a", 20.0, "anna.wav").events == [Event("wheeze", 1.0, 2.0)]
+    assert parse_events(text, "a", 20.0, "berta.WAV").events == [Event("rhonchus", 1.5, 2.0)]
+    assert (
+        "holds 2 recordings (Berta.wav, anna.wav), 0 of them called 'c.wav'"
+        in parse_events(text, "a", 20.0, "c.wav").problems[0]
+    )
+    without = "\n".join("\t".join([*row[:5], *row[6:]]) for row in rows)
+    assert "its times go through 2 files" in parse_events(without, "a", 20.0, "anna.wav").problems[0]
+
+    alone = parse_events("\n".join("\t".join(row) for row in (rows[0], rows[2])), "a", 20.0, "anna.wav")
+    assert alone.events == [Event("rhonchus", 1.5, 2.0)]
+    assert alone.notes == ["a: says that its events are of Berta.wav, here they are those of anna.wav"]
+
+
+def test_an_annotation_set_with_two_tags_and_another_name() -> None:
+    document = json.loads(said("aoef", [BREATH[1]]))
+    document["data"]["tags"].append({"id": 1, "key": "respiratory_event", "value": "Fine crackles"})
+    document["data"]["sound_event_annotations"][0]["tags"] = [0, 1]
+    found = parse_events(json.dumps(document), "a", 20.0, "berta.wav")
+    assert found.events == [BREATH[1], BREATH[1]._replace(kind="fine crackle")]
+    assert found.notes == ["a: says that its events are of anna.wav, here they are those of berta.wav"]
+    assert parse_events(json.dumps(document), "a", 20.0, "Anna.flac").notes == []
+
+
 def test_types_of_sprsound() -> None:
     rows = [
         {"start": "100", "end": "900", "type": "Wheeze+Crackle"},

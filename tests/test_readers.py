@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from rales.web import readers
 from rales.web import store as page
 from rales.web.cycle_edits import OriginalCycles
 from rales.web.security import ApiError
+from rales.web.service import Service
 from rales.web.store import NOBODY, RevisionConflict, Store, Who
 from tests.attack.store_kills import FACTS, added
 
@@ -172,11 +174,48 @@ def test_what_all_agree_on_stands_and_the_rest_is_left(read: tuple[Any, list[str
 
 def test_a_settled_cycle_that_was_not_there_is_added() -> None:
     cycle = MatchedCycle("r", "p", 1.0, 2.0, {"Anna": "wheeze", "Ben": "wheeze"})
-    cycles, settled = readers.settle_cycles(marked([""] * 4)[2:], [cycle], ICBHI)
+    cycles, settled, _ = readers.settle_cycles(marked([""] * 4)[2:], [cycle], [], ICBHI)
     assert (settled, cycles[-1]["label"], cycles[-1]["start_s"]) == (1, "wheeze", 1.0)
     unusable = MatchedCycle("r", "p", 2.0, 3.0, {"Anna": "(unusable)", "Ben": "(unusable)"})
-    cycles, _ = readers.settle_cycles(marked([""] * 4), [unusable], ICBHI)
+    cycles, _, _ = readers.settle_cycles(marked([""] * 4), [unusable], [], ICBHI)
     assert (cycles[2]["unusable"], cycles[2]["label"]) == (True, "normal")
+
+
+@pytest.mark.parametrize(
+    ("own", "differ"),
+    [
+        ([(0.0, 0.6, "crackle"), (0.6, 1.0, "normal")], 2),  # two breaths of one that stands
+        ([(0.0, 0.6, "crackle"), (0.6, 1.0, "")], 1),  # of which the second is not decided yet
+        ([(1.0, 3.0, "crackle")], 1),  # one breath of two
+    ],
+)
+def test_a_breath_that_readers_cut_otherwise_is_left(served: Any, tmp_path: Path, own: Any, differ: int) -> None:
+    recording = served.add(tmp_path / "s", "a.wav")
+    before = served.known(recording)["cycles"]
+    cycles = [
+        {"start_s": start_s, "end_s": end_s, "label": label or "normal", "confirmed": bool(label)}
+        for start_s, end_s, label in own
+    ]
+    for who in (ANNA, BEN):
+        served.store.annotate(recording, cycles, 0, who=who)
+    counts = readers.settle_round(served, served.session, 1)
+    assert counts == {"recordings": 0, "settled": 0, "differ": differ}
+    assert served.known(recording)["cycles"] == before
+
+
+def test_whose_annotation_is_damaged(served: Any, tmp_path: Path) -> None:
+    """A reader's own is said to be damaged, with no cycles that could be taken for it; another's is not."""
+    recording = served.add(tmp_path / "s", "a.wav")
+    for who in (NOBODY, ANNA, BEN):
+        served.store.annotate(recording, marked(["wheeze"] * 4), 0, who=who)
+    damage = "UPDATE annotations SET cycles = '{' WHERE reader = ?"
+    served.store.change(damage, "Anna")
+    anna = served.known(recording, ANNA)
+    assert (anna["cycles"], anna["status"], anna["reviewed"]) == ([], "failed", False)
+    assert "revision 1 of its annotation cannot be read" in anna["problem"]
+    served.store.change(damage, "")
+    ben = served.known(recording, BEN)
+    assert (ben["unreadable"], ben["status"], len(ben["cycles"])) == ("", "waiting", 4)
 
 
 def test_the_table_of_readers_is_one_to_compare(read: tuple[Any, list[str]], tmp_path: Path) -> None:
@@ -215,11 +254,21 @@ def test_so_many_readers_of_a_recording(read: tuple[Any, list[str]]) -> None:
         readers.check_room(served.store, row, Who("Anna", 2), 2)
 
 
+def test_restoring_takes_room_too(read: tuple[Any, list[str]]) -> None:
+    served, (first, _) = read
+    served.limits = SimpleNamespace(readers=2)
+    served.revisions = lambda recording, who: [{"revision": 0, "cycles": marked([""] * 4), "events": []}]
+    assert Service.restore(served, first, 0, ANNA)["revision"] == 2
+    with pytest.raises(ApiError, match="2 annotations of readers"):
+        Service.restore(served, first, 0, Who("Cleo"))
+
+
 def test_a_folder_without_readers_keeps_its_annotations(tmp_path: Path) -> None:
     """The layout before: annotations with events, whose key knew no reader."""
     store = Store(tmp_path)
     recording = added(store, store.new_session("Ward"), "anna")
-    store.annotate(recording, marked(["both"] * 4), 0)
+    events = [{"kind": "wheeze", "start_s": 0.5, "end_s": 0.9, "low_hz": 300.0, "high_hz": 420.5}]
+    store.annotate(recording, marked(["both"] * 4), 0, events)
     db = sqlite3.connect(tmp_path / "sessions.sqlite")
     columns = "recording, revision, saved, cycles, events"
     db.executescript(
@@ -231,7 +280,8 @@ def test_a_folder_without_readers_keeps_its_annotations(tmp_path: Path) -> None:
     )
     db.close()
     again = Store(tmp_path)
-    (row,) = again.rows("SELECT reader, round, revision, cycles FROM annotations")
+    (row,) = again.rows("SELECT reader, round, revision, cycles, events FROM annotations")
+    assert json.loads(row["events"]) == events
     assert (row["reader"], row["round"], row["revision"]) == ("", 1, 1)
     assert [cycle["label"] for cycle in json.loads(row["cycles"])] == ["both"] * 4
     again.annotate(recording, marked(["normal"] * 4), 0, who=ANNA)

@@ -142,6 +142,48 @@ def test_labels_follow_events_until_a_person_has_judged(events: Script) -> None:
     assert ask(events, "disagreement", {**cycles[1], "unusable": True}, after) is None
     assert labels(after, after) == ["normal", "crackle", "wheeze"]  # only a change of the events changes a label
     assert labels(after, []) == ["normal", "crackle", "wheeze"]  # none left: they say nothing
+    cycles[0]["label"] = "both"  # as these events had said
+    assert labels(after, []) == ["normal", "crackle", "wheeze"]  # so that goes with them
+    cycles[0]["label"] = "wheeze"  # as somebody else had said
+    assert labels(after, []) == ["wheeze", "crackle", "wheeze"]
+
+
+def test_the_label_of_a_recording_is_what_somebody_said() -> None:
+    """SPRSound's `record_annotation` counts what was confirmed and what an annotation said, and no model's word."""
+    cycles = [
+        {"start_s": 0.0, "end_s": 1.0, "label": "wheeze", "confirmed": False},  # a model's
+        {"start_s": 1.0, "end_s": 2.0, "label": "crackle", "confirmed": True},
+    ]
+    row = {"cycles": cycles, "annotated": [], "events": [], "path": "a.wav"} | dict.fromkeys(
+        ("duration_s", "rate_hz", "channels"), 1
+    )
+    assert event_marks.marked_of(row)[-2:] == (1, 0)
+    assert event_marks.marked_of({**row, "annotated": cycles[:1]})[-2:] == (1, 1)
+    cycles[1]["unusable"] = True
+    assert event_marks.marked_of(row)[-2:] == (0, 0)
+
+
+def test_the_line_of_a_reader_is_for_that_reader() -> None:
+    """An answer that comes once somebody else reads is not about what is shown."""
+    work = """({ asked, reads, round }) => {
+      const id = "a";
+      page.update({ reader: asked, round: 1, recordings: [{ id, revision: 0 }] });
+      const who = page.whoReads();
+      page.update({ reader: reads, round });
+      page.updateLine({ id, revision: 1 }, who);
+      return page.state.recordings[0].revision;
+    }"""
+    with script("state.js", work) as line:
+        cases = [
+            ("Anna", "Anna", 1),
+            ("", "", 1),
+            ("Anna", "Ben", 1),
+            ("Anna", "Anna", 2),
+            ("Anna", "", 1),
+            ("", "A", 1),
+        ]
+        found = [line({"asked": asked, "reads": reads, "round": round_}) for asked, reads, round_ in cases]
+    assert found == [1, 1, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -152,6 +194,8 @@ def test_labels_follow_events_until_a_person_has_judged(events: Script) -> None:
         (["normal", "abnormal"], False, "normal", ["stridor", "crackle"], "abnormal"),
         (["crackle", "speech", "wheeze"], True, "speech", ["rhonchus", "crackle"], "crackle+speech+wheeze"),
         (["crackle", "speech"], True, "crackle+speech", ["wheeze"], None),
+        (["crackle", "speech", "abnormal"], True, "crackle+speech+abnormal", [], "speech"),
+        (["normal", "abnormal"], False, "abnormal", [], "normal"),
     ],
 )
 def test_labels_of_own_classes(classes: list[str], independent: bool, label: str, kinds: list[str], said: str) -> None:

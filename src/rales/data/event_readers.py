@@ -16,6 +16,8 @@ from rales.files.json_files import parse_json
 
 _RAVEN_EVENTS: Final = ("event", *RAVEN_LABELS)  # columns of words, the first that is there
 _RAVEN_BAND: Final = ("low freq (hz)", "high freq (hz)")
+_RAVEN_FILE: Final = "begin file"
+_RAVEN_OFFSET: Final = "file offset (s)"  # of the start, in that file
 
 
 class EventFile(NamedTuple):
@@ -43,7 +45,7 @@ def read_events(path: str | Path, duration_s: float | None = None, recording: st
     duration_s
         Length of its recording in seconds, if events past its end are to be refused.
     recording
-        Which recording of an annotation set is meant, by the name of its file, where it holds several.
+        Which recording is meant, by the name of its file, where an annotation set or a Raven table holds several.
 
     Errors: a ValueError with the first thing that is wrong with it; labels that are no kind of event are passed over.
     """
@@ -57,9 +59,9 @@ def read_events(path: str | Path, duration_s: float | None = None, recording: st
 def parse_events(text: str, name: str, duration_s: float | None = None, recording: str = "") -> EventFile:
     """Text of a file of events, what people know it by, and the rest as for `read_events` -> what is in it; nothing is
     raised."""
-    words = _Words()
+    words, others = _Words(), list[str]()
     try:
-        form, rows = _choose_parser(text, name, recording, words)
+        form, rows = _choose_parser(text, name, recording, words, others)
         found = list(rows)
     except ValueError as error:
         return EventFile("", [], [str(error)], [])
@@ -72,6 +74,7 @@ def parse_events(text: str, name: str, duration_s: float | None = None, recordin
             events.append(each)
     left_out = [f"{word} ({count})" if count > 1 else word for word, count in words.items()]
     notes = [f"{name}: left out what is no kind of event: {list_some(left_out)}"] if words else []
+    notes += others
     if not events and not problems and form != "sprsound":
         problems = [
             f"{name}: no event in it; expected one of {', '.join(KINDS)}" + "".join(f" ({note})" for note in notes)
@@ -79,14 +82,15 @@ def parse_events(text: str, name: str, duration_s: float | None = None, recordin
     return EventFile(form, sort_events(dict.fromkeys(events)), problems, notes)
 
 
-def _choose_parser(text: str, name: str, recording: str, words: _Words) -> tuple[str, _Found]:
-    """Text -> its form, and what is found in it row by row. Errors: a ValueError for a text of no form."""
+def _choose_parser(text: str, name: str, recording: str, words: _Words, notes: list[str]) -> tuple[str, _Found]:
+    """Text -> its form, and what is found in it row by row; `words` and `notes` are filled meanwhile. Errors: a
+    ValueError for a text of no form."""
     if text.lstrip().startswith("{"):
         document = parse_json(text, name, "replace it by the file as it was exported")
         if isinstance(document, dict) and "event_annotation" in document:
             return "sprsound", _parse_sprsound(document, name, words)
         if isinstance(document, dict) and isinstance(document.get("data"), dict):
-            return "aoef", _parse_aoef(document["data"], name, recording, words)
+            return "aoef", _parse_aoef(document["data"], name, recording, words, notes)
         raise FileError(
             name, "no events in this JSON; expected `event_annotation` of SPRSound, or an annotation set of soundevent"
         )
@@ -95,13 +99,21 @@ def _choose_parser(text: str, name: str, recording: str, words: _Words) -> tuple
         raise FileError(name, "empty, expected a line `start end crackle` per event")
     header = [column.strip().lower() for column in written[0][1].split("\t")]
     if set(RAVEN_TIMES) <= set(header):
-        return "raven", _parse_raven(header, written[1:], name, words)
+        return "raven", _parse_raven(header, written[1:], name, recording, words, notes)
     tracks = any("\t" in line for _, line in written)
     return ("audacity" if tracks else "icbhi"), _parse_labels(written, name, words)
 
 
-def _parse_raven(header: list[str], written: Sequence[tuple[int, str]], name: str, words: _Words) -> _Found:
-    """Rows of a Raven table; a selection may stand there once for every view, that of the spectrogram then counts."""
+def _parse_raven(
+    header: list[str],
+    written: Sequence[tuple[int, str]],
+    name: str,
+    recording: str,
+    words: _Words,
+    notes: list[str],
+) -> _Found:
+    """Rows of a Raven table; a selection may stand there once for every view, that of the spectrogram then counts. Of a
+    table of several files those of this recording count, at their times in that file."""
     label = next((header.index(column) for column in _RAVEN_EVENTS if column in header), None)
     if label is None:
         raise FileError(
@@ -113,13 +125,42 @@ def _parse_raven(header: list[str], written: Sequence[tuple[int, str]], name: st
         selection = row.get("selection") or str(place)
         if selection not in selections or row.get("view", "").lower().startswith("spectrogram"):
             selections[selection] = place, row
-    for place, row in selections.values():
+    rows = _choose_rows(list(selections.values()), name, recording, notes)
+    for place, row in rows:
         where = f"{name}, line {place}"
         in_spectrogram = not row.get("view", "").lower().startswith("waveform")
         band = [row.get(column, "") for column in _RAVEN_BAND] if in_spectrogram else ["", ""]
-        begin, end = (row.get(each, "") for each in RAVEN_TIMES)
+        begin, end = _times_in_file(row)
         times = (begin, begin if row.get("point", "").lower() == "yes" else end)
         yield from _make_event(where, row.get(header[label], ""), times, band, words)
+
+
+def _choose_rows(
+    rows: list[tuple[int, dict[str, str]]], name: str, recording: str, notes: list[str]
+) -> list[tuple[int, dict[str, str]]]:
+    """Selections of a Raven table -> those in the recording that is meant. Errors: a ValueError where that is not
+    clear."""
+    files = {row[_RAVEN_FILE]: row[_RAVEN_FILE] for _, row in rows if row.get(_RAVEN_FILE)}
+    chosen = _choose_recording(files, name, recording, notes)
+    if len(files) < 2:
+        return rows
+    if not all(row.get(_RAVEN_FILE) and row.get(_RAVEN_OFFSET) for _, row in rows):
+        raise FileError(
+            name,
+            f"its times go through {len(files)} files ({list_some(sorted(files))}); expected Begin File and File "
+            "Offset (s) in every row, or a table for each file",
+        )
+    return [each for each in rows if each[1][_RAVEN_FILE] in chosen]
+
+
+def _times_in_file(row: Mapping[str, str]) -> tuple[str, str]:
+    """A row of a Raven table -> its start and end in seconds of its file, as text. Times go through all files that were
+    open together; the offset is that in the file."""
+    begin, end = (row.get(each, "") for each in RAVEN_TIMES)
+    start_s, end_s, offset_s = map(parse_number, (begin, end, row.get(_RAVEN_OFFSET, "")))
+    if start_s is None or end_s is None or offset_s is None or abs(offset_s - start_s) < 1e-3:
+        return begin, end  # as they are written
+    return str(offset_s), str(round(offset_s + end_s - start_s, 6))
 
 
 def _parse_labels(written: Sequence[tuple[int, str]], name: str, words: _Words) -> _Found:
@@ -196,7 +237,7 @@ def _parse_sprsound(document: Mapping[str, Any], name: str, words: _Words) -> _F
         )
 
 
-def _parse_aoef(data: Mapping[str, Any], name: str, recording: str, words: _Words) -> _Found:
+def _parse_aoef(data: Mapping[str, Any], name: str, recording: str, words: _Words, notes: list[str]) -> _Found:
     """An annotation set: annotations of sound events, whose geometry and tags stand in lists of their own."""
 
     def listed(part: str) -> list[dict[str, Any]]:
@@ -209,7 +250,8 @@ def _parse_aoef(data: Mapping[str, Any], name: str, recording: str, words: _Word
     sounds, recordings = (
         {cell_text(row.get("uuid")): row for row in listed(part)} for part in ("sound_events", "recordings")
     )
-    chosen = _choose_recording(recordings, name, recording)
+    names = {uid: cell_text(row.get("path")) for uid, row in recordings.items()}
+    chosen = _choose_recording(names, name, recording, notes)
     for number, row in enumerate(listed("sound_event_annotations"), start=1):
         where = f"{name}, annotation {number}"
         sound = sounds.get(cell_text(row.get("sound_event")))
@@ -222,7 +264,7 @@ def _parse_aoef(data: Mapping[str, Any], name: str, recording: str, words: _Word
         values = (
             [cell_text(tags.get(cell_text(tag), {}).get("value")) for tag in named] if isinstance(named, list) else []
         )
-        word = next((value for value in values if find_kind(value)), "+".join(values))
+        known = [value for value in values if find_kind(value)]
         geometry = sound.get("geometry")
         extent = (
             _extent_of(geometry.get("coordinates"), cell_text(geometry.get("type")))
@@ -232,15 +274,22 @@ def _parse_aoef(data: Mapping[str, Any], name: str, recording: str, words: _Word
         if extent is None:
             yield f"{where}: its geometry cannot be read; expected a TimeStamp, TimeInterval or BoundingBox"
             continue
-        yield from _make_event(where, word, extent[:2], extent[2:], words)
+        for word in known or ["+".join(values)]:
+            yield from _make_event(where, word, extent[:2], extent[2:], words)
 
 
-def _choose_recording(recordings: Mapping[str, Mapping[str, Any]], name: str, recording: str) -> set[str]:
-    """Recordings of a set -> the ids of the one that is meant. Errors: a ValueError where that is not clear."""
-    names = {uid: cell_text(row.get("path")).replace("\\", "/").rpartition("/")[2] for uid, row in recordings.items()}
-    if len(recordings) < 2:
-        return set(names)
+def _choose_recording(paths: Mapping[str, str], name: str, recording: str, notes: list[str]) -> set[str]:
+    """Recordings that a file is about, id -> path -> the ids of the one that is meant; `notes` gets one on a single one
+    of another name. Errors: a ValueError where that is not clear."""
+    names = {uid: path.replace("\\", "/").rpartition("/")[2] for uid, path in paths.items()}
     wanted = Path(recording).stem.casefold()
+    if len(names) < 2:
+        notes += [
+            f"{name}: says that its events are of {one_line(each)[:120]}, here they are those of {recording}"
+            for each in names.values()
+            if each and wanted and Path(each).stem.casefold() != wanted
+        ]
+        return set(names)
     chosen = {uid for uid, each in names.items() if Path(each).stem.casefold() == wanted}
     if len(chosen) != 1:
         held = f"holds {len(names)} recordings ({list_some(sorted(names.values()))})"

@@ -1,6 +1,6 @@
 """Agreement of readers: read what each said, match their cycles, compute kappa and alpha, list the differences."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -233,10 +233,13 @@ def _join_names(readings: Sequence[Reading]) -> dict[tuple[int, str], str]:
     """Readings -> place of a reading and name of a recording in it -> the name that all share.
 
     A name without folder stands for the one with a folder where there is only one of that ending: `anna` is
-    `visit1/anna` unless somebody has a `visit2/anna` too.
+    `visit1/anna` unless somebody has a `visit2/anna` too, or one reader has both `anna` and `visit1/anna`.
     """
     whole: dict[str, set[str]] = defaultdict(set)
+    twice = set[str]()  # endings of which one reader has two
     for reading in readings:
+        endings = Counter(recording.rpartition("/")[2] for recording in reading.cycles)
+        twice |= {last for last, many in endings.items() if many > 1}
         for recording in reading.cycles:
             whole[recording.rpartition("/")[2]].add(recording)
     keys = {}
@@ -244,7 +247,8 @@ def _join_names(readings: Sequence[Reading]) -> dict[tuple[int, str], str]:
         for recording in reading.cycles:
             last = recording.rpartition("/")[2]
             unlike = whole[last] - {last}
-            keys[place, recording] = next(iter(unlike), last) if len(unlike) <= 1 else recording
+            alone = len(unlike) <= 1 and last not in twice
+            keys[place, recording] = next(iter(unlike), last) if alone else recording
     return keys
 
 
@@ -257,15 +261,12 @@ def _join_reader(
     least_overlap: float,
 ) -> None:
     """Add a reader's cycles of a recording to its rows; one that matches none is a row of its own."""
-    from scipy.optimize import linear_sum_assignment
-
     partners: dict[int, MatchedCycle] = {}
     if rows and cycles:
-        overlaps = np.array([[_best_overlap(row, cycle) for cycle in cycles] for row in rows])
-        # What is below the least is worth nothing, so that it cannot take the partner of another.
-        worth = np.where(overlaps >= least_overlap - 1e-9, overlaps, 0.0)
-        chosen = zip(*linear_sum_assignment(worth, maximize=True), strict=True)
-        partners = {int(column): rows[line] for line, column in chosen if worth[line, column] > 0}
+        spans = overlap_shares([span for row in rows for span in row.spans], cycles)
+        firsts = np.cumsum([0, *(len(row.spans) for row in rows[:-1])])
+        best = np.maximum.reduceat(spans, firsts, axis=0)  # of the spans of a row
+        partners = {column: rows[line] for line, column in pair_cycles(best, least_overlap).items()}
     fresh = []
     for column, cycle in enumerate(cycles):
         row = partners.get(column)
@@ -277,15 +278,36 @@ def _join_reader(
     rows += fresh
 
 
-def _best_overlap(row: MatchedCycle, cycle: JudgedCycle) -> float:
-    return max(overlap_share(span, cycle) for span in row.spans)
+def pair_cycles(overlaps: NDArray[np.float64], least_overlap: float = LEAST_OVERLAP) -> dict[int, int]:
+    """Overlaps (one, other) of `overlap_shares` -> which row goes with which column, one to one, so that their sum is
+    largest; what is below the least goes with none."""
+    from scipy.optimize import linear_sum_assignment
+
+    # What is below the least is worth nothing, so that it cannot take the partner of another.
+    worth = np.where(overlaps >= least_overlap - 1e-9, overlaps, 0.0)
+    chosen = zip(*linear_sum_assignment(worth, maximize=True), strict=True)
+    return {int(line): int(column) for line, column in chosen if worth[line, column] > 0}
 
 
-def overlap_share(one: JudgedCycle, other: JudgedCycle) -> float:
-    """Two cycles -> time that they share / time that either covers, 0 to 1."""
-    shared_s = min(one.end_s, other.end_s) - max(one.start_s, other.start_s)
-    covered_s = max(one.end_s, other.end_s) - min(one.start_s, other.start_s)
-    return max(0.0, shared_s / covered_s) if covered_s > 0 else 0.0
+def overlap_shares(ones: Sequence[JudgedCycle], others: Sequence[JudgedCycle]) -> NDArray[np.float64]:
+    """Cycles of two sides -> time that two of them share / time that either covers, 0 to 1 (ones, others)."""
+    one, other = span_times(ones)[:, None], span_times(others)[None]
+    covered_s = np.maximum(one[..., 1], other[..., 1]) - np.minimum(one[..., 0], other[..., 0])
+    shared_s = shared_times(ones, others)
+    found: NDArray[np.float64] = np.divide(shared_s, covered_s, out=np.zeros_like(shared_s), where=covered_s > 0)
+    return found
+
+
+def shared_times(ones: Sequence[JudgedCycle], others: Sequence[JudgedCycle]) -> NDArray[np.float64]:
+    """Cycles of two sides -> the seconds that two of them share (ones, others)."""
+    one, other = span_times(ones)[:, None], span_times(others)[None]
+    found: NDArray[np.float64] = np.minimum(one[..., 1], other[..., 1]) - np.maximum(one[..., 0], other[..., 0])
+    return found.clip(min=0.0)
+
+
+def span_times(cycles: Sequence[JudgedCycle]) -> NDArray[np.float64]:
+    """-> starts and ends in seconds (cycles, 2)."""
+    return np.array([cycle[:2] for cycle in cycles], dtype=float).reshape(-1, 2)
 
 
 def _recording_notes(readings: Sequence[Reading]) -> list[str]:

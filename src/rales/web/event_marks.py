@@ -48,9 +48,15 @@ def round_event(row: Row, duration_s: float | None) -> Event:
     return Event(str(row.get("kind")), start_s, end_s, hertz("low_hz"), hertz("high_hz"))
 
 
-def marked_of(row: Row, label_set: LabelSet) -> Marked:
-    """A row of `Service.standing` -> its events as the writers take them."""
-    heard = [cycle for cycle in row["cycles"] if not cycle.get("unusable")]
+def marked_of(row: Row) -> Marked:
+    """A row of `Service.standing` -> its events as the writers take them. What its cycles hold is what a person has
+    confirmed, or the annotation that came along says; a model's word does not count."""
+    came = {(*cycle_edits.row_times(cycle), cycle["label"]) for cycle in row["annotated"]}
+    heard = [
+        cycle
+        for cycle in row["cycles"]
+        if not cycle.get("unusable") and (cycle["confirmed"] or (*cycle_edits.row_times(cycle), cycle["label"]) in came)
+    ]
     flags = {sign: int(any(cycle_edits.label_flag(cycle, sign) for cycle in heard)) for sign in ("crackle", "wheeze")}
     file = cycle_edits.base_name(row["path"]) or row["name"]
     events = [Event(**event) for event in row["events"]]

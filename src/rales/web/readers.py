@@ -9,7 +9,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from rales.data import icbhi
 from rales.evaluation.predictions import NOTICE
@@ -67,9 +69,12 @@ def as_reader(standing: Row, own: Row, label_set: LabelSet) -> Row:
     """A row of `Service.standing` and a row of the store for a reader -> the first with that reader's annotation."""
     cycles = own.get("saved")
     if cycles is None:
-        cycles = without_labels(standing["cycles"], label_set)
+        damaged = bool(own.get("revision")) and own["unreadable"]
+        cycles = [] if damaged else without_labels(standing["cycles"], label_set)
     events = own.get("events", []) if own.get("revision") else []  # those of a file are somebody's, too
     row = {**standing, "cycles": cycles, "revision": own.get("revision", 0), "events": events}
+    if own.get("revision") and (own["status"] == "failed" or standing["unreadable"]):  # damage is that of its own
+        row |= {name: own[name] for name in ("unreadable", "status", "problem")}
     row["reviewed"] = bool(cycles) and all(cycle["confirmed"] for cycle in cycles)
     row["source"] = "person" if row["revision"] else standing["source"]
     return row
@@ -112,8 +117,8 @@ def others_of(service: "Service", row: Row, who: Who) -> list[Row]:
             "round": each["round"],
             "cycles": [
                 {**cycle, "unusable": bool(cycle.get("unusable"))}
-                for cycle in each["cycles"]
-                if cycle["confirmed"] and (not who.reader or lies_over(cycle, decided))
+                for cycle, seen in zip(each["cycles"], lie_over(each["cycles"], decided), strict=True)
+                if cycle["confirmed"] and (not who.reader or seen)
             ],
         }
         for each in readings
@@ -121,9 +126,10 @@ def others_of(service: "Service", row: Row, who: Who) -> list[Row]:
     ]
 
 
-def lies_over(cycle: Row, decided: Sequence[JudgedCycle]) -> bool:
-    there = as_judged(cycle)
-    return any(agreement.overlap_share(there, each) >= agreement.LEAST_OVERLAP for each in decided)
+def lie_over(cycles: Sequence[Row], decided: Sequence[JudgedCycle]) -> list[bool]:
+    """-> of each cycle, whether it is the same breath as one of those that are decided."""
+    shares = agreement.overlap_shares([as_judged(cycle) for cycle in cycles], decided)
+    return [bool(share >= agreement.LEAST_OVERLAP) for share in shares.max(axis=1, initial=0.0)]
 
 
 def as_judged(cycle: Row) -> JudgedCycle:
@@ -172,19 +178,24 @@ def compare_round(service: "Service", session: str, who: Who) -> Row:
 
 def settle_round(service: "Service", session: str, round_: int) -> dict[str, int]:
     """What all readers of a cycle say, two or more, becomes the label that stands, as confirmed; cycles that a person
-    has confirmed there already stay. -> how many `recordings` were changed, cycles were `settled`, and `differ`."""
+    has confirmed there already stay. -> how many `recordings` were changed, cycles were `settled`, and `differ` in
+    their labels or in where they begin and end.
+    """
     _, matched = match_round(service, session, round_)
     by_recording = defaultdict(list)
     for row in matched:
         if len(row.labels) >= 2:
             by_recording[row.recording].append(row)
+    drawn = defaultdict(list)  # decided or not
+    for reading in service.store.readings(session):
+        if reading["round"] == round_:
+            drawn[reading["recording"]].append(reading["cycles"])
 
     counts = {"recordings": 0, "settled": 0, "differ": 0}
     for recording, rows in by_recording.items():
         standing = service.known(recording)
-        agreed = [row for row in rows if len(set(row.labels.values())) == 1]
-        cycles, settled = settle_cycles(standing["cycles"], agreed, service.label_set)
-        counts["differ"] += sum(len(set(row.labels.values())) > 1 for row in rows)
+        cycles, settled, differ = settle_cycles(standing["cycles"], rows, drawn[recording], service.label_set)
+        counts["differ"] += differ
         counts["settled"] += settled
         if settled:
             service.annotate(recording, cycles, standing["revision"])
@@ -193,25 +204,51 @@ def settle_round(service: "Service", session: str, round_: int) -> dict[str, int
 
 
 def settle_cycles(
-    standing: Sequence[Row], agreed: Sequence[MatchedCycle], label_set: LabelSet
-) -> tuple[list[Row], int]:
-    """Cycles that stand, and matched ones of one label each -> the first with these labels where nobody has confirmed
-    another yet, and how many took one. A cycle that is not there yet is added."""
-    cycles, settled = [dict(cycle) for cycle in standing], 0
-    for row in agreed:
-        label = next(iter(row.labels.values()))
-        there = JudgedCycle(row.start_s, row.end_s, label)
-        shares = [agreement.overlap_share(there, as_judged(cycle)) for cycle in cycles]
-        best = max(range(len(cycles)), key=shares.__getitem__, default=None)
-        if best is None or shares[best] < agreement.LEAST_OVERLAP:
-            cycles.append({"start_s": row.start_s, "end_s": row.end_s, "label": label_set.normal})
-            best = len(cycles) - 1
-        elif cycles[best]["confirmed"]:
+    standing: Sequence[Row], matched: Sequence[MatchedCycle], drawn: Sequence[Sequence[Row]], label_set: LabelSet
+) -> tuple[list[Row], int, int]:
+    """Cycles that stand, what two readers or more say, and all cycles of each reader -> the first with the labels of
+    which all are agreed where nobody has confirmed another yet, how many took one, and how many were left as they are.
+
+    A label is for one breath: it goes to the one standing cycle of the same time, unless a reader has cut that one
+    otherwise. A cycle that is not there yet is added.
+    """
+    cycles, settled, differ = [dict(cycle) for cycle in standing], 0, 0
+    there, said = [as_judged(cycle) for cycle in standing], [JudgedCycle(row.start_s, row.end_s, "") for row in matched]
+    partners = agreement.pair_cycles(agreement.overlap_shares(said, there))
+    recut, taken = find_recut(there, drawn), (share_most(said, there) | share_most(there, said).T).sum(axis=1) > 0
+    for number, row in enumerate(matched):
+        place, label = partners.get(number), next(iter(row.labels.values()))
+        if place is not None and cycles[place]["confirmed"] and len(set(row.labels.values())) == 1:
             continue
+        if len(set(row.labels.values())) > 1 or (taken[number] if place is None else place in recut):
+            differ += 1
+            continue
+        if place is None:
+            cycles.append({"start_s": row.start_s, "end_s": row.end_s, "label": label_set.normal})
+            place = len(cycles) - 1
         named = {} if label == UNUSABLE else {"label": label}
-        cycles[best] |= {**named, "confirmed": True, "unusable": label == UNUSABLE}
+        cycles[place] |= {**named, "confirmed": True, "unusable": label == UNUSABLE}
         settled += 1
-    return cycles, settled
+    return cycles, settled, differ
+
+
+def find_recut(standing: Sequence[JudgedCycle], drawn: Sequence[Sequence[Row]]) -> set[int]:
+    """Cycles that stand, and those of each reader -> which of the first hold two of one reader's, or lie in one with
+    another."""
+    found = set[int]()
+    for cycles in drawn:
+        own = [as_judged(cycle) for cycle in cycles]
+        split = share_most(own, standing).sum(axis=0) > 1
+        inside = share_most(standing, own)
+        joined = inside[:, inside.sum(axis=0) > 1].any(axis=1)
+        found |= {int(place) for place in np.flatnonzero(split | joined)}
+    return found
+
+
+def share_most(ones: Sequence[JudgedCycle], others: Sequence[JudgedCycle]) -> NDArray[np.bool_]:
+    """-> whether half or more of each of the first lies in each of the others (ones, others)."""
+    lengths = np.diff(agreement.span_times(ones), axis=1)
+    return agreement.shared_times(ones, others) >= lengths / 2 - 1e-9
 
 
 def readers_table(service: "Service", session: str) -> pd.DataFrame:

@@ -49,7 +49,7 @@ def add_event_routes(app: "FastAPI", service: Service) -> None:
         if not row["events"]:
             raise ApiError(409, f"{row['name']}: no event is marked in it, so there is nothing to export yet")
         try:
-            text = format_events(event_marks.marked_of(row, service.label_set), format)
+            text = format_events(event_marks.marked_of(row), format)
         except ValueError as error:
             raise ApiError(409, f"{row['name']}: {error}") from error
         kind = "application/json" if FORMATS[format].endswith(".json") else "text/plain"
@@ -67,7 +67,7 @@ def add_event_routes(app: "FastAPI", service: Service) -> None:
                 recording = service.standing(each)
                 title = cycle_edits.recording_title(recording["path"])
                 try:
-                    text = format_events(event_marks.marked_of(recording, service.label_set), format)
+                    text = format_events(event_marks.marked_of(recording), format)
                 except ValueError as error:
                     left_out.append(f"{title}: {error}")
                     continue

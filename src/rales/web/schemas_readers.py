@@ -89,7 +89,7 @@ class Round:
 
 @dataclass
 class Settled:
-    """How many recordings were changed, cycles took the label that all readers gave, and readers call differently."""
+    """How many recordings were changed, cycles took the label that all gave, and readers call or cut differently."""
 
     recordings: int
     settled: int

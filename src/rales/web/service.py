@@ -366,6 +366,7 @@ class Service:
 
     def restore(self, recording: str, revision: int, who: Who = NOBODY) -> Row:
         """An earlier state becomes the next revision; -> revision, saved. Errors: ApiError."""
+        readers.check_room(self.store, self.known(recording), who, self.limits.readers)
         for one in self.revisions(recording, who):
             if one["revision"] == revision:
                 return self.store.annotate(recording, one["cycles"], events=one["events"], who=who)

@@ -43,14 +43,15 @@ export function labelSet({ classes, independent = false, forms }) {
       return inOrder(held.includes(name) ? held.filter((each) => each !== name) : [...held, name]);
     },
     /** A label, kinds of events and what each of them is (crackle, wheeze) -> the label with just these sounds; null where
-     * no class says that. Independent classes that are about other things stay. */
+     * no class says that. Independent classes that are about other things stay. Of no kind it is the label without sounds. */
     ofSounds: (label, kinds, heard) => {
       const known = Object.fromEntries(names.map((name) => [folded(name), name]));
       if (independent) {
         const others = parts(label).filter((name) => classes.includes(name) && !ABOUT_SOUNDS.includes(folded(name)));
-        const found = [...heard, ...kinds, "abnormal"].map((word) => known[word]).filter(Boolean);
-        return found.length ? inOrder([...others, ...found]) : null;
+        const found = [...heard, ...kinds, ...(kinds.length ? ["abnormal"] : [])].map((word) => known[word]).filter(Boolean);
+        return found.length || !kinds.length ? inOrder([...others, ...found]) : null;
       }
+      if (!kinds.length) return names[0];
       const both = new Set(heard).size > 1;
       return (kinds.length === 1 && known[kinds[0]]) || known[both ? "both" : heard[0]] || known.abnormal || null;
     },

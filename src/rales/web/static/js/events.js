@@ -136,12 +136,14 @@ export function disagreement(cycle, events, labels = LABELS) {
   return said === cycle.label ? null : said;
 }
 
-/** The cycles once the events have become others: the label of one that nobody has confirmed follows the events in it. */
+/** The cycles once the events have become others: the label of one that nobody has confirmed follows the events in it. With
+ * the last of them goes the label that they gave. */
 export function following(cycles, before, after, labels = LABELS) {
   return cycles.map((cycle) => {
     if (cycle.confirmed || cycle.unusable) return cycle;
     const [old, said] = [before, after].map((events) => sounds(inCycle(events, cycle)).join());
-    const label = old === said ? null : labelOf(cycle, after, labels);
+    const emptied = old && !said && labelOf(cycle, before, labels) === cycle.label;
+    const label = emptied ? labels.ofSounds(cycle.label, [], []) : old === said ? null : labelOf(cycle, after, labels);
     return label === null || label === cycle.label ? cycle : { ...cycle, label };
   });
 }

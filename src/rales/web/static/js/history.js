@@ -5,7 +5,7 @@ import { alarm, byId, h, say } from "./dom.js";
 import { standing } from "./edits.js";
 import { reopen } from "./recordings.js";
 import { saveNow } from "./saving.js";
-import { asReader, state, updateLine } from "./state.js";
+import { asReader, state, updateLine, whoReads } from "./state.js";
 
 export function start() {
   byId("history").addEventListener("click", () => open().catch((error) => alarm(error.message)));
@@ -34,9 +34,9 @@ function entry(current, one, stands) {
 /** An earlier state becomes the newest; the one that stood before stays in the list. */
 async function back(current, one) {
   try {
-    const before = standing();
+    const [before, who] = [standing(), whoReads()];
     const { revision, facts } = await call("POST", asReader(`/recordings/${current.id}/revisions/${one.revision}/restore`));
-    updateLine(facts);
+    updateLine(facts, who);
     byId("revisions").close();
     await reopen(current.id, before);
     say(`Restored, and saved as revision ${revision}`);

@@ -7,7 +7,7 @@ import { alarm, byId, h } from "./dom.js";
 import { keepScores, scoreMissing } from "./scores.js";
 import { setOverlay } from "./spectrogram.js";
 import { isBlind } from "./blind.js";
-import { EXAMPLE, asReader, pathOf, selectedCycle, state, update, updateLine, when } from "./state.js";
+import { EXAMPLE, asReader, pathOf, selectedCycle, state, update, updateLine, when, whoReads } from "./state.js";
 
 const explained = new Map(); // model, recording and times -> explanation
 
@@ -37,12 +37,12 @@ const knowsLabels = ({ classes, independent }) =>
 async function choose(change) {
   update(change);
   const name = Object.values(change)[0];
-  const { current } = state;
+  const [{ current }, who] = [state, whoReads()];
   if (!name || !current || current.id === EXAMPLE) return;
   try {
     if (!state.scores[name]) {
       const answer = await call("POST", asReader(`/recordings/${current.id}/predictions?model=${encodeURIComponent(name)}`));
-      updateLine(answer.facts);
+      updateLine(answer.facts, who);
       if (state.current?.id !== current.id) return; // another recording was opened meanwhile
       keepScores(name, answer.cycles);
     }

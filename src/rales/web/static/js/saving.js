@@ -4,7 +4,7 @@
 import { call } from "./api.js";
 import { alarm, byId } from "./dom.js";
 import { scoreMissing } from "./scores.js";
-import { EXAMPLE, asReader, state, update, updateLine } from "./state.js";
+import { EXAMPLE, asReader, state, update, updateLine, whoReads } from "./state.js";
 
 const SOON_MS = 250; // several quick changes are saved once
 const DRAFT = "rales-unsaved-";
@@ -93,7 +93,7 @@ function drop(annotation) {
   localStorage.removeItem(DRAFT + annotation);
 }
 
-const annotationOf = (recording) => (state.reader ? `${recording} ${state.round} ${state.reader}` : recording);
+const annotationOf = (recording) => [recording, whoReads()].filter(Boolean).join(" ");
 
 /** -> {recording, round, reader}, the last two of a reader alone. */
 function partsOf(annotation) {
@@ -128,7 +128,7 @@ async function send(annotation) {
   try {
     const { revision, facts } = await call("POST", "/annotations", message);
     confirmed(annotation, marks, revision);
-    updateLine(facts);
+    updateLine(facts, annotation.slice(facts.id.length + 1));
     if (isShown(annotation)) await scoreMissing();
   } catch (error) {
     if (error.status !== 409) return notSaved(annotation, error);

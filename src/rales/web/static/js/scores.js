@@ -2,11 +2,11 @@
 
 import { call } from "./api.js";
 import { timeKey } from "./cycles.js";
-import { EXAMPLE, asReader, state, update, updateLine } from "./state.js";
+import { EXAMPLE, asReader, state, update, updateLine, whoReads } from "./state.js";
 
 /** Ask each model that is shown about the cycles it has not answered for. */
 export async function scoreMissing() {
-  const { current } = state;
+  const [{ current }, who] = [state, whoReads()];
   if (current.id === EXAMPLE) return; // whose cycles the service has answered for
   for (const model of [state.model, state.compare].filter(Boolean)) {
     const known = state.scores[model] ?? {};
@@ -14,7 +14,7 @@ export async function scoreMissing() {
     if (missing.length === 0) continue;
     const spans = missing.map(({ start_s, end_s }) => ({ start_s, end_s }));
     const answer = await call("POST", asReader(`/recordings/${current.id}/scores`), { model, cycles: spans });
-    updateLine(answer.facts);
+    updateLine(answer.facts, who);
     if (state.current?.id !== current.id) return; // another recording was opened meanwhile
     keepScores(model, answer.cycles);
   }

@@ -42,8 +42,13 @@ export function update(change) {
   for (const { parts, show } of listeners) if (parts.some((part) => part in change)) show();
 }
 
-/** A recording's line in the list is now this one, unless a later state of it is known already. */
-export function updateLine(facts) {
+/** Who reads now, "" for nobody: what was asked by another is not about what is shown. */
+export const whoReads = () => (state.reader ? `${state.round} ${state.reader}` : "");
+
+/** A recording's line in the list is now this one, unless a later state of it is known already, or somebody else reads than
+ * `who`, whose line it is. */
+export function updateLine(facts, who) {
+  if (who !== whoReads()) return;
   update({ recordings: state.recordings.map((each) => (each.id === facts.id ? later(each, facts) : each)) });
 }
 
