@@ -76,7 +76,7 @@ def test_the_encoder_of_such_a_run_is_a_plain_one(tmp_path: Path) -> None:
     plain = load_m2d(tmp_path / "best.safetensors", heads=4)
     x = torch.randn(1, 1, 80, 200, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        for ours, theirs in zip(plain(x), model.encoder(x), strict=True):
+        for ours, theirs in zip(plain(x), model.get_submodule("encoder")(x), strict=True):
             assert torch.allclose(ours, theirs, atol=1e-4)
     tensors["encoder.blocks.0.attn.qkv.up.0.weight"] = torch.zeros(3, 3)
     with pytest.raises(ValueError, match=r"blocks\.0\.attn\.qkv\.weight missing"):

@@ -96,12 +96,17 @@ def sweep(
     fixed = [*words_of(given), *set_]
     if search:
         alone = {"--grid": grid, "--seeds": seeds != 1, "--select": select not in (None, "validation")}
-        alone |= {"--engine": engine != "local", "--processes": processes not in (None, 1)}
+        alone |= {"--engine": engine != "local", "--processes": processes not in (None, 1), "--address": bool(address)}
         if refused := [name for name, present in alone.items() if present]:
             raise UsageError(
                 f"{refused[0]} does not go with --search, which runs one trial after another on validation"
             )
         return run_search(recipe, space, data, out, search, budget, fixed, skip_damaged, json)
+    if space or budget != 20:
+        raise UsageError(
+            f"{'--space' if space else '--budget'} goes with --search random or bayesian; without it, --grid names the "
+            "values to try"
+        )
     planned = jobs.trials(recipe, jobs.grid_of(grid), seeds, fixed)
     return run_sweep(planned, data, out, engine, processes, address, skip_damaged, json)
 
@@ -120,7 +125,6 @@ def run_search(
     from rales.cli import result_lines
     from rales.jobs import hyperparameter_search as job
 
-    words = [word for word in fixed if word.partition("=")[0].strip() != "train.select"]
     document = job.search_settings(
         recipe,
         space,
@@ -128,7 +132,7 @@ def run_search(
         out,
         method=method,
         budget=budget,
-        fixed=words,
+        fixed=fixed,
         skip_damaged=skip_damaged,
         command=command_line(),
         progress=True,

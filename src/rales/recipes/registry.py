@@ -99,8 +99,8 @@ def make_recipe(word: str | None, words: Iterable[str] | Mapping[str, Any] = (),
         )
     if settings.freeze != "none" and trains_updates(settings):
         raise UsageError(
-            f"freeze={settings.freeze}: model.low_rank keeps all of the encoder as it starts but for its updates, which "
-            "would not learn either; leave one of the two out"
+            f"freeze={settings.freeze}: model.low_rank keeps all of the encoder as it starts but for its updates, "
+            "which would not learn either; leave one of the two out"
         )
     notes = (*describe_start(made, overrides), *idle)
     return replace(make(settings), overrides=overrides, source=RECIPES.describe_source(word), notes=notes)
