@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,6 +39,10 @@ def test_clips_hold_the_sound_of_their_times(recording: Path, model: Predictor, 
         assert rate == rate_hz
         assert np.abs(clip - whole[begin:end]).max() < 1e-4
         assert row["clip"].startswith(f"{row['label']}/{recording.stem}_{row['start_s']:08.3f}-")
+    wrong: dict[str, Any] = {"per_class": "--per-class", "min_confidence": "--min-confidence", "pad_s": "--pad"}
+    for name, option in {**wrong, "join_s": "--join"}.items():
+        with pytest.raises(UsageError, match=f"{option} -2: expected 0 "):
+            cut_segments(model, recording, tmp_path / "none", **{name: -2})
     with pytest.raises(UsageError, match="not empty"):
         cut_segments(model, recording, tmp_path / "clips")
 
