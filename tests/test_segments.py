@@ -1,6 +1,7 @@
 """`rales segments`: clips of what a model found."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,12 @@ def test_clips_hold_the_sound_of_their_times(recording: Path, model: Predictor, 
         assert rate == rate_hz
         assert np.abs(clip - whole[begin:end]).max() < 1e-4
         assert row["clip"].startswith(f"{row['label']}/{recording.stem}_{row['start_s']:08.3f}-")
-    wrong: dict[str, Any] = {"per_class": "--per-class", "min_confidence": "--min-confidence", "pad_s": "--pad"}
-    for name, option in {**wrong, "join_s": "--join"}.items():
-        with pytest.raises(UsageError, match=f"{option} -2: expected 0 "):
-            cut_segments(model, recording, tmp_path / "none", **{name: -2})
+    for name, option in (("per_class", "per-class"), ("min_confidence", "min-confidence"), ("join_s", "join")):
+        wrong: dict[str, Any] = {name: -2}
+        with pytest.raises(UsageError, match=f"--{option} -2: expected 0 "):
+            cut_segments(model, recording, tmp_path / "none", **wrong)
+    with pytest.raises(UsageError, match="--pad inf: expected 0 to 3600"):
+        cut_segments(model, recording, tmp_path / "none", pad_s=math.inf)
     with pytest.raises(UsageError, match="not empty"):
         cut_segments(model, recording, tmp_path / "clips")
 
