@@ -116,6 +116,14 @@ def test_the_pieces_of_m2d2() -> None:
         make_recipe("beats_pafa", ["model.instance_s=9"])
 
 
+def test_what_beats_cannot_be_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.pt: no such file or folder, and "):
+        make_recipe("beats_pafa", weights=str(tmp_path / "none.pt"))
+    for word, sentence in (("model.dim=40", "model.dim=40: .*of 16"), ("model.heads=3", "model.dim=64: .*heads=3")):
+        with pytest.raises(UsageError, match=sentence):
+            make_recipe("beats_pafa", [word], size="tiny")
+
+
 def test_a_block_may_be_left_out_in_training() -> None:
     network = BEATs(BEATsSize(16, 2, 2, 32, 8), layer_drop=1.0)
     first, second = network.train()(torch.randn(1, 1, 128, 32))

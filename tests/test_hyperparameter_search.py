@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from rales.cli import main
+from rales.cli.result_lines import search_lines
 from rales.errors import UsageError
 from rales.files.json_files import read_json
 from rales.jobs import hyperparameter_search as job
@@ -36,11 +37,49 @@ def test_a_space() -> None:
         ("CategoricalDistribution", ["inverse", "none"]),
     ]
     assert getattr(space["train.lr"], "log", False)
-    for wrong in ("train.lr", "train.lr=", "train.lr=2..1", "train.lr=0..1,log", "train.lr=a..b", "seed=0..5"):
+    for wrong in ("train.lr", "train.lr=", "train.lr=2..1", "train.lr=0..1,log", "train.lr=a..b", "train.lr=1..2,3"):
         with pytest.raises(UsageError, match=f"--space {wrong}"):
             job.parse_space([wrong])
     with pytest.raises(UsageError, match="each name once"):
         job.parse_space(["train.lr=1,2", "train.lr=3,4"])
+    space = job.parse_space(["train.lr=.0001..0.01", "model.layers=[1,2],[3]"])
+    assert [job.ends_of(each) for each in space.values()] == [[1e-4, 1e-2], ["[1,2]", "[3]"]]
+    for wrong, sentence in (("model.layers=[1,2", "a bracket"), ("variant=a,a", "every value once")):
+        with pytest.raises(UsageError, match=sentence):
+            job.parse_space([wrong])
+
+
+@pytest.mark.parametrize("name", [*job.DECIDING, "split.seed", "split.name"])
+def test_what_trials_are_compared_by_is_one(name: str) -> None:
+    with pytest.raises(UsageError, match="decides what the trials are compared by"):
+        job.parse_space([f"{name}=1,2"])
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [("seed=3", "all trials of a search have one seed, 0"), ("train.select=last", "chooses by validation patients")],
+)
+def test_what_a_search_has_itself_is_refused(tmp_path: Path, word: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=f"--set {word}: .*{sentence}"):
+        job.search_settings("m2d_fusion", SPACE, tmp_path, tmp_path, method="random", budget=1, fixed=[word])
+
+
+def test_the_advice_names_the_same_system() -> None:
+    best = {"name": "trial001", "values": {"model.layers": "[1,2]"}, "state": "done", "figures": {"1": 0.7}}
+    settings = {"recipe": "m2d_fusion", "fixed": ["size=tiny", "train.select=validation"], "figure": "validation auroc"}
+    document = {"settings": settings, "best": {**best, "figure": 0.7}, "tried": [{**best, "error": ""}]}
+    [said] = [line for line in search_lines(document) if line.startswith("train it:")]
+    assert "rales train m2d_fusion --set size=tiny --set 'model.layers=[1,2]' --select validation" in said
+
+
+@pytest.mark.parametrize("word", ["--space=train.lr=1..2", "--budget=3", "--search=random --address=here"])
+def test_words_of_a_search_and_of_a_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str], word: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", "m2d_fusion", "--data", str(tmp_path), "--out", str(tmp_path / "out"), *word.split()])
+    assert ended.value.code == 2
+    refused = word.split("=")[0] if "address" not in word else "--address"
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{refused} {'goes with --search' if refused != '--address' else 'does not go with --search'}" in said
 
 
 def tried(*figures: float, state: Any = "done") -> Tried:

@@ -64,6 +64,7 @@ def test_what_runs_say_is_averaged_and_leaky_ones_are_refused(tmp_path: Path) ->
     both = [table.set_index(["recording", "cycle"])["p_normal"] for table in stored]
     mean = ((both[0] + both[1]) / 2).loc[list(zip(rows["recording"], rows["cycle"], strict=True))]
     np.testing.assert_allclose(rows["p_normal"], mean)
+    assert label_errors.answer_by_runs(cycles, [tmp_path / "a"], ICBHI)[1] == "the test cycles of 1 run"
     with pytest.raises(UsageError, match="a run of normal, crackle, wheeze, both"):
         label_errors.answer_by_runs(cycles, [tmp_path], LabelSet(("normal", "abnormal")))
     with pytest.raises(UsageError, match="none of the runs' test cycles is in this data"):
@@ -79,6 +80,8 @@ def test_the_command_writes_a_page_with_sounds(
     pytest.importorskip("jinja2")
     monkeypatch.setenv("RALES_CACHE", str(tmp_path / "cache"))
     data = tiny.write_folder(tmp_path / "data")
+    code, _, err = command(capsys, "suspect", "--data", data, "--out", tmp_path / "out", "--top", -3)
+    assert (code, "--top -3: expected 1 or more" in err) == (2, True)
     code, out, err = command(capsys, "suspect", "--data", data, "--out", tmp_path / "out", "--top", 3, "--part", "all")
     assert code == 0, err
     assert "which agree with the label" in out

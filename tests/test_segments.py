@@ -1,7 +1,9 @@
 """`rales segments`: clips of what a model found."""
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,6 +40,12 @@ def test_clips_hold_the_sound_of_their_times(recording: Path, model: Predictor, 
         assert rate == rate_hz
         assert np.abs(clip - whole[begin:end]).max() < 1e-4
         assert row["clip"].startswith(f"{row['label']}/{recording.stem}_{row['start_s']:08.3f}-")
+    for name, option in (("per_class", "per-class"), ("min_confidence", "min-confidence"), ("join_s", "join")):
+        wrong: dict[str, Any] = {name: -2}
+        with pytest.raises(UsageError, match=f"--{option} -2: expected 0 "):
+            cut_segments(model, recording, tmp_path / "none", **wrong)
+    with pytest.raises(UsageError, match="--pad inf: expected 0 to 3600"):
+        cut_segments(model, recording, tmp_path / "none", pad_s=math.inf)
     with pytest.raises(UsageError, match="not empty"):
         cut_segments(model, recording, tmp_path / "clips")
 

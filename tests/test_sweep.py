@@ -356,6 +356,9 @@ def test_a_killed_ray_worker_stops_no_other_trial(data: Path, tmp_path: Path) ->
 def test_reproduce_through_the_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = [word for setting in (*tiny.SETTINGS, "train.epochs=2") for word in ("--set", setting)]
     words = ["reproduce", "figure3", "--data", str(data), "--out", str(tmp_path), "--seeds", "2", "--size", "tiny"]
+    with pytest.raises(SystemExit):
+        main([*words, *settings, "--tflops", "30"])
+    assert "--tflops 30: is of --dry-run alone" in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
         main([*words, *settings, "--dry-run", "--json"])
     planned_there = json.loads(capsys.readouterr().out)
@@ -425,20 +428,24 @@ def test_the_estimate_times_scoring_in_float32_as_it_is_done() -> None:
     asked = list[tuple[bool, bool]]()
     made = tiny.recipe("train.precision=bf16")
 
-    def watched(*given: Any) -> Any:
-        asked.append((torch.is_autocast_enabled("cpu"), torch.is_grad_enabled()))
-        return made.loss(*given)
+    def build_watched(settings: Any) -> torch.nn.Module:
+        model = made.build_model(settings)
+        model.register_forward_pre_hook(
+            lambda *_: asked.append((torch.is_autocast_enabled("cpu"), torch.is_grad_enabled()))
+        )
+        return model
 
-    trained_s, scored_s, size = reproduce.step_cost(dataclasses.replace(made, loss=watched))
+    trained_s, scored_s, size = reproduce.step_cost(dataclasses.replace(made, build_model=build_watched))
     assert asked == 2 * [(True, True), (False, False)]
     assert min(trained_s, scored_s, size) > 0
 
 
 def test_operations_and_memory_of_a_step_are_counted() -> None:
-    """A layer from 5 to 4: two operations a weight and cycle forward, as many for the gradient of the weights."""
+    """A layer from 5 to 4: two operations a weight, cycle and view forward, as many for the gradient."""
     made = tiny.recipe("train.batch_size=6", "train.micro_batch=3")
 
     def loss(model: torch.nn.Module, inputs: torch.Tensor, about: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        model(inputs)  # a second view, which scoring does not look at
         logits = model(inputs)
         return (logits * about.weight).sum(), logits
 
@@ -447,7 +454,7 @@ def test_operations_and_memory_of_a_step_are_counted() -> None:
     )
     for device in ("meta", "cpu"):
         found = gpu_estimate.run_step(made, 2, device)
-        assert (found.train_flop, found.score_flop, found.checkpoint_bytes) == (80, 40, 96)
+        assert (found.train_flop, found.score_flop, found.checkpoint_bytes) == (120, 40, 96)
         # weights, gradients and two moments; for the backward pass the inputs of a micro-batch, and the class weights,
         # which the two cycles of this step share
         assert found.memory_bytes == 4 * 96 + 3 * (5 * 4) + 3 / 2 * 16
@@ -476,6 +483,9 @@ def test_the_paper_is_counted_without_its_checkpoints(tmp_path: Path, monkeypatc
     # 20 runs of 10 epochs: 4 cycles trained and 2 scored
     assert found.hours == pytest.approx(20 * 10 * (4 * 3e9 + 2 * 1e9) / 2e12 / 3600)
     assert (found.memory_gigabytes, len(found.systems)) == (2.0, 4)
+    for none in (0.0, -5.0, float("nan")):
+        with pytest.raises(UsageError, match=f"--tflops {none:g}: expected above 0"):
+            gpu_estimate.estimate_on_gpu(last, cycles, tflops=none)
 
 
 def test_seeds_of_a_sweep_are_not_set_otherwise() -> None:

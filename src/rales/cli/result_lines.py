@@ -1,6 +1,7 @@
 """Results of jobs -> lines for a person at a terminal."""
 
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
@@ -543,13 +544,15 @@ def search_lines(document: dict[str, Any]) -> list[str]:
     lines = format_table(["trial", *names, settings["figure"], ""], rows)
     if best is None:
         return [*lines, "no trial was finished", NOT_A_DIAGNOSIS]
-    words = " ".join(f"--set {name}={value}" for name, value in best["values"].items())
+    fixed = [word for word in settings["fixed"] if word != "train.select=validation"]
+    chosen = [*fixed, *(f"{name}={value}" for name, value in best["values"].items())]
+    words = shlex.join(each for word in chosen for each in ("--set", word))
     return [
         *lines,
         "",
         f"best of {count_noun(len(tried), 'trial')}: {best['name']}, {settings['figure']} "
         f"{format_number(best['figure'])}, the highest of many and so optimistic; the test cycles had no part in it",
-        f"train it: rales train {settings['recipe']} {words} --select validation --data … --out …",
+        f"train it: rales train {shlex.quote(settings['recipe'])} {words} --select validation --data … --out …",
         NOT_A_DIAGNOSIS,
     ]
 

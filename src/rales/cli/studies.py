@@ -96,12 +96,17 @@ def sweep(
     fixed = [*words_of(given), *set_]
     if search:
         alone = {"--grid": grid, "--seeds": seeds != 1, "--select": select not in (None, "validation")}
-        alone |= {"--engine": engine != "local", "--processes": processes not in (None, 1)}
+        alone |= {"--engine": engine != "local", "--processes": processes not in (None, 1), "--address": bool(address)}
         if refused := [name for name, present in alone.items() if present]:
             raise UsageError(
                 f"{refused[0]} does not go with --search, which runs one trial after another on validation"
             )
         return run_search(recipe, space, data, out, search, budget, fixed, skip_damaged, json)
+    if space or budget != 20:
+        raise UsageError(
+            f"{'--space' if space else '--budget'} goes with --search random or bayesian; without it, --grid names the "
+            "values to try"
+        )
     planned = jobs.trials(recipe, jobs.grid_of(grid), seeds, fixed)
     return run_sweep(planned, data, out, engine, processes, address, skip_damaged, json)
 
@@ -120,7 +125,6 @@ def run_search(
     from rales.cli import result_lines
     from rales.jobs import hyperparameter_search as job
 
-    words = [word for word in fixed if word.partition("=")[0].strip() != "train.select"]
     document = job.search_settings(
         recipe,
         space,
@@ -128,7 +132,7 @@ def run_search(
         out,
         method=method,
         budget=budget,
-        fixed=words,
+        fixed=fixed,
         skip_damaged=skip_damaged,
         command=command_line(),
         progress=True,
@@ -189,7 +193,7 @@ def reproduce(
     address: Address = None,
     skip_damaged: SkipFlag = False,
     dry_run: Annotated[bool, Parameter(name="--dry-run", negative="")] = False,
-    tflops: float = 50.0,
+    tflops: float | None = None,
     json: JsonFlag = False,
 ) -> int:
     """The paper's Table 1, Table 2 or Figure 3: a sweep (in OUT/runs) and its report (in OUT/report).
@@ -218,7 +222,7 @@ def reproduce(
         Only list the runs, and what they cost on one GPU: hours and memory, from the operations of a step of every
         system, counted here. Needs annotations alone, neither the sound nor the public checkpoints.
     tflops
-        10^12 operations a second that the GPU of --dry-run is assumed to sustain.
+        10^12 operations a second that the GPU of --dry-run is assumed to sustain; 50 if not given.
     """
     from rales.cli import result_lines
     from rales.data import read_cycles, splits
@@ -230,14 +234,16 @@ def reproduce(
     given = {"size": size, "train.epochs": epochs}
     fixed = [*words_of(given), *set_]
     if not dry_run:
+        if tflops is not None:
+            raise UsageError(f"--tflops {tflops:g}: is of --dry-run alone; leave it out")
         check_packages()  # now, not after days of training
     planned = job.paper_trials(what, seeds, fixed, weights, select, stand_in=dry_run)
     needs_split = splits.needs_list(parse_words(fixed).get("split.name", "official"))
     cycles = read_cycles(data, skip_damaged=skip_damaged, audio=not dry_run, needs_split=needs_split)
     if dry_run:
-        from rales.jobs.gpu_estimate import estimate_on_gpu
+        from rales.jobs.gpu_estimate import TFLOPS, estimate_on_gpu
 
-        cost = asdict(estimate_on_gpu(planned, cycles, tflops))
+        cost = asdict(estimate_on_gpu(planned, cycles, TFLOPS if tflops is None else tflops))
         print_result({"trials": [vars(trial) for trial in planned], **cost}, json, result_lines.gpu_estimate_lines)
         return 0
     print_message(f"{what}: {job.estimate(planned, cycles, at_once(processes))}")
@@ -373,6 +379,8 @@ def suspect(
     from rales.jobs import label_errors as job
     from rales.jobs.layer_search import check_exclusive
 
+    if top < 1:
+        raise UsageError(f"--top {top}: expected 1 or more")
     label_set = read_label_set(classes, independent=independent)
     job.check_packages()
     check_exclusive(label_set)

@@ -1,5 +1,6 @@
 """Cut what a model found out of recordings: a clip per event, in a folder per class, named by recording and time."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,16 @@ def cut_segments(
     Raises
     ------
     UsageError
-        `out` holds files already; independent classes, of which a cycle may have several.
+        A number out of its range; `out` holds files already; independent classes, of which a cycle may have several.
     """
+    for name, value, most in (
+        ("--per-class", per_class, math.inf),
+        ("--min-confidence", min_confidence, 1.0),
+        ("--join", join_s or 0.0, math.inf),
+        ("--pad", pad_s, 3600.0),
+    ):
+        if not 0 <= value <= most:
+            raise UsageError(f"{name} {value:g}: expected 0 {'or more' if most == math.inf else f'to {most:g}'}")
     if model.label_set.independent:
         raise UsageError("segments are of one class each; this model's classes are independent")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

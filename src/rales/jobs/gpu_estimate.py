@@ -4,6 +4,7 @@ The network is built and trained for one step without numbers (torch's `meta` de
 looks at them; so ViT-base takes seconds here. What the GPU makes of the operations is an assumption, which is named.
 """
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from rales.data.dataset import make_preparation, select_extras
+from rales.errors import UsageError
 from rales.jobs.reproduce import count_cycles, disk_bytes, step_words
 from rales.jobs.sweep import Trial
 from rales.recipes.registry import make_recipe
@@ -32,7 +34,7 @@ class StepCount:
     train_flop: float
     """A cycle, forward and backward."""
     score_flop: float
-    """A cycle, forward."""
+    """A cycle, forward, of the network alone: a loss may look at more, at two views for example."""
     checkpoint_bytes: int
     memory_bytes: float
     """Weights, their gradients and two moments, and what the backward pass needs of one micro-batch, in float32."""
@@ -66,7 +68,9 @@ class GpuEstimate:
 
 def estimate_on_gpu(planned: Sequence[Trial], cycles: pd.DataFrame, tflops: float = TFLOPS) -> GpuEstimate:
     """Trials, cycles table and 10^12 operations a second that the GPU sustains -> hours, disk and memory, one after
-    another."""
+    another. Errors: a GPU that does nothing."""
+    if not 0 < tflops < math.inf:
+        raise UsageError(f"--tflops {tflops:g}: expected above 0, the 10^12 operations a second of a GPU")
     recipes: dict[tuple[str, ...], Recipe] = {}
     counts: dict[tuple[str, ...], StepCount] = {}
     groups: dict[str, list[Trial]] = defaultdict(list)
@@ -127,12 +131,13 @@ def run_step(recipe: Recipe, count: int, device: str) -> StepCount:
     parameters = {each.untyped_storage()._cdata for each in model.parameters()}
     counter = FlopCounterMode(display=False)
     with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss, _ = recipe.loss(model, inputs, about)
-        forward = counter.get_total_flops()
-        loss.backward()
+        recipe.loss(model, inputs, about)[0].backward()
+    scoring = FlopCounterMode(display=False)
+    with scoring, torch.no_grad():
+        model.eval()(inputs, **select_extras(model, extras))
     activations = sum(storage.nbytes() for address, storage in kept.items() if address not in parameters)
     together = settings.train.micro_batch or settings.train.batch_size
     trained = sum(each.numel() * each.element_size() for each in model.parameters() if each.requires_grad)
     size = sum(each.numel() * each.element_size() for each in model.state_dict().values())
     memory = size + 3 * trained + activations / count * together
-    return StepCount(counter.get_total_flops() / count, forward / count, size, memory)
+    return StepCount(counter.get_total_flops() / count, scoring.get_total_flops() / count, size, memory)

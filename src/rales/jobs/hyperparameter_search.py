@@ -20,11 +20,12 @@ from rales.errors import UsageError
 from rales.files.atomic import lock_folder
 from rales.files.json_files import to_jsonable
 from rales.files.writers import write_json
-from rales.jobs.sweep import Pruned, Trial, name_code_files, on_this_machine
+from rales.jobs.sweep import Pruned, Trial, name_code_files, on_this_machine, split_values
 from rales.optional_packages import require_packages
 from rales.progress import progress_bar
 from rales.recipes.registry import make_recipe
 from rales.registry import RECIPES
+from rales.settings import parse_words
 from rales.training import run_folder
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ Method = Literal["random", "bayesian"]
 FEWEST = 4  # trials whose median counts
 STARTS = 10  # trials at random before there is a model of them
 FILE = "search.json"
+DECIDING = ("seed", "classes", "independent", "train.select", "train.select_by", "train.validation_share")
+"""Settings that a space must not vary, like those of `split`: figures of different patients or classes, or of another
+kind, do not compare."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +94,18 @@ def search_settings(
 ) -> dict[str, Any]:
     """Recipe, `--space` words, data -> what search.json holds: `tried` in order and `best`, of `budget` trials in all.
 
-    OUT/runs holds the run folders. Errors: no optuna, a space or setting that the recipe does not have, another search
-    in the folder or one of other settings.
+    OUT/runs holds the run folders. Errors: no optuna, a space or setting that the recipe does not have, a seed or
+    choice of the epoch among the fixed ones, another search in the folder or one of other settings.
     """
     require_packages("a search for settings", "tune", "optuna")
     if budget < 1:
         raise UsageError(f"--budget {budget}: expected 1 trial or more")
-    words = [*fixed, "train.select=validation"]
+    known = parse_words(fixed)
+    if "seed" in known:
+        raise UsageError(f"--set seed={known['seed']}: all trials of a search have one seed, {seed}; leave it out")
+    if (select := known.pop("train.select", "validation")) != "validation":
+        raise UsageError(f"--set train.select={select}: a search chooses by validation patients; leave it out")
+    words = [*(f"{name}={value}" for name, value in known.items()), "train.select=validation"]
     made = make_recipe(recipe, words).settings
     distributions = parse_space(space)
     for name, distribution in distributions.items():  # what the recipe does not have, or not so large, is said now
@@ -134,27 +143,32 @@ def search_settings(
 
 def parse_space(words: Sequence[str]) -> "dict[str, BaseDistribution]":
     """`name=low..high`, `name=low..high,log` and `name=a,b,c` words -> setting -> its distribution; whole numbers where
-    both ends are. Errors: anything else, a setting named twice."""
+    both ends are. Errors: anything else, a setting named twice, one that decides what trials are compared by."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     found: dict[str, BaseDistribution] = {}
     for word in words:
-        name, equals, text = word.partition("=")
-        ends = re.fullmatch(r"([^.,]+(?:\.\d+)?(?:[eE][-+]?\d+)?)\.\.([^,]+)(,log)?", text)
-        if not name or not equals or not text or name in found or name in ("seed", "train.select"):
+        name, equals, text = (part.strip() for part in word.partition("="))
+        if not name or not equals or not text or name in found:
             raise UsageError(
                 f"--space {word}: expected name=low..high, name=low..high,log or name=a,b,c, each name once"
             )
-        if ends is None:
-            found[name] = CategoricalDistribution(text.split(","))
+        if name in DECIDING or name.startswith("split."):
+            raise UsageError(f"--space {word}: decides what the trials are compared by, which is one for all of them")
+        low, dots, high = text.removesuffix(",log").partition("..")
+        if not dots:
+            choices = split_values(text, f"--space {word}")
+            if len(set(choices)) < len(choices):
+                raise UsageError(f"--space {word}: name every value once")
+            found[name] = CategoricalDistribution(choices)
             continue
         try:
-            whole = all(re.fullmatch(r"[-+]?\d+", end) for end in ends.group(1, 2))
-            log = ends[3] is not None
+            whole = all(re.fullmatch(r"[-+]?\d+", end) for end in (low, high))
+            log = text.endswith(",log")
             if whole:
-                found[name] = IntDistribution(int(ends[1]), int(ends[2]), log=log)
+                found[name] = IntDistribution(int(low), int(high), log=log)
             else:
-                found[name] = FloatDistribution(float(ends[1]), float(ends[2]), log=log)
+                found[name] = FloatDistribution(float(low), float(high), log=log)
         except ValueError as error:
             raise UsageError(f"--space {word}: {error}") from error
     if not found:

@@ -29,6 +29,7 @@ from rales.labels import LabelSet
 from rales.optional_packages import require_packages
 from rales.report.load_runs import read_run, run_folders
 from rales.report.page import Block, Items, Section, Sound, Text, render_html
+from rales.report.tables import count_noun
 from rales.typing import FloatArray
 
 PAGE, TABLE = "suspects.html", "suspects.csv"
@@ -67,7 +68,7 @@ def answer_by_runs(cycles: pd.DataFrame, folders: Sequence[Path], label_set: Lab
     rows = cycles.merge(answers, on=["recording", "cycle"], how="inner")
     if rows.empty:
         raise UsageError("none of the runs' test cycles is in this data; give the data that they were trained with")
-    return rows, f"the test cycles of {len(tables)} run{'s' * (len(tables) != 1)}"
+    return rows, f"the test cycles of {count_noun(len(tables), 'run')}"
 
 
 def answer_by_statistics(

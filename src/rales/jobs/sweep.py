@@ -64,13 +64,19 @@ def grid_of(words: Sequence[str]) -> dict[str, list[str]]:
         name, equals, values = word.partition("=")
         if not equals or not values:
             raise UsageError(f"--grid {word}: expected option=value,value, for example variant=vanilla,all_learned")
-        found = re.findall(r"\[[^][]*\]|[^][,]+", values)
-        if ",".join(found) != values:
-            raise UsageError(f"--grid {word}: a bracket without its other half, or an empty value")
+        found = split_values(values, f"--grid {word}")
         if name in grid or name == "seed" or len(set(found)) < len(found):
             raise UsageError(f"--grid {word}: name every option once, every value once, and seeds with --seeds")
         grid[name] = found
     return grid
+
+
+def split_values(values: str, origin: str) -> list[str]:
+    """`a,[b,c]` -> its values, those in brackets together. Errors, which begin with `origin`: a half bracket."""
+    found = re.findall(r"\[[^][]*\]|[^][,]+", values)
+    if ",".join(found) != values:
+        raise UsageError(f"{origin}: a bracket without its other half, or an empty value")
+    return found
 
 
 def trials(recipe: str, grid: Mapping[str, Sequence[str]], seeds: int, fixed: Sequence[str] = ()) -> list[Trial]:

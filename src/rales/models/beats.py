@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from rales.models.vit import Layout
 
 MELS = 128
+GROUPS = 16  # of the convolution of positions
 
 
 class BEATsSize(NamedTuple):
@@ -53,7 +54,7 @@ class BEATs(nn.Module):
         self.patch_embed = nn.Conv2d(1, size.patch_dim, size.patch, stride=size.patch, bias=False)
         self.patch_norm = nn.LayerNorm(size.patch_dim)
         self.patch_proj = nn.Linear(size.patch_dim, size.dim) if size.patch_dim != size.dim else nn.Identity()
-        self.pos_conv = nn.Conv1d(size.dim, size.dim, 128, padding=64, groups=16)
+        self.pos_conv = nn.Conv1d(size.dim, size.dim, 128, padding=64, groups=GROUPS)
         self.norm = nn.LayerNorm(size.dim)
         self.relative_bias = nn.Embedding(size.buckets, size.heads)
         self.blocks = nn.ModuleList(DeepNormBlock(size) for _ in range(size.depth))

@@ -1,6 +1,7 @@
 """Low-rank updates of keys and values beside frozen weights (LoRA, Hu et al. 2022; on ICBHI LoRA-RSC, ICASSP 2025)."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +33,8 @@ class LowRankLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """(out, in), updates included: what prediction packs."""
-        changes = [up.get_parameter("weight") @ down.get_parameter("weight") for down, up in self.list_pairs()]
-        kept = self.plain.out_features - sum(len(change) for change in changes)
-        return torch.cat([self.plain.weight[:kept], self.plain.weight[kept:] + torch.cat(changes)])
+        pairs = [(down.get_parameter("weight"), up.get_parameter("weight")) for down, up in self.list_pairs()]
+        return add_products(self.plain.weight, pairs)
 
     @property
     def bias(self) -> Tensor:
@@ -50,6 +50,29 @@ class LowRankLinear(nn.Module):
         changes = torch.cat([up(down(x)) for down, up in self.list_pairs()], dim=-1)
         kept = before.shape[-1] - changes.shape[-1]
         return torch.cat([before[..., :kept], before[..., kept:] + changes], dim=-1)
+
+
+def add_products(weight: Tensor, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """(out, in) and for each of its last parts a (width, in) and a (part, width) -> (out, in) with their products."""
+    changes = torch.cat([up @ down for down, up in pairs])
+    kept = len(weight) - len(changes)
+    return torch.cat([weight[:kept], weight[kept:] + changes])
+
+
+def merge_low_rank_updates(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a file -> the same, and of every `LowRankLinear` also weight and bias of the plain layer that it
+    amounts to; not of one whose matrices do not fit, so that whoever reads the file says what it misses."""
+    merged = dict(tensors)
+    for stem in [name.removesuffix(".plain.weight") for name in tensors if name.endswith(".plain.weight")]:
+        names = [(f"{stem}.down.{part}.weight", f"{stem}.up.{part}.weight") for part in range(2)]
+        pairs = [(tensors[down], tensors[up]) for down, up in names if down in tensors and up in tensors]
+        try:
+            merged[f"{stem}.weight"] = add_products(tensors[f"{stem}.plain.weight"], pairs)
+        except (RuntimeError, IndexError):
+            continue
+        if f"{stem}.plain.bias" in tensors:
+            merged[f"{stem}.bias"] = tensors[f"{stem}.plain.bias"]
+    return merged
 
 
 def add_low_rank_updates(encoder: nn.Module, width: int) -> None:

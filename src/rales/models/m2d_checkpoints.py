@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from rales.files import seals
 from rales.files.atomic import atomic_write
 from rales.files.json_files import parse_json
+from rales.models.low_rank import merge_low_rank_updates
 from rales.models.vit import Layout, LongInput, ViT
 
 PREFIXES = ("module.ar.runtime.backbone.", "backbone.", "encoder.")
@@ -395,7 +396,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def encoder_tensors(tensors: dict[str, Tensor], path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Any accepted naming -> the encoder's own names; a file without the landmarks of a ViT is a sentence."""
+    """Any accepted naming -> the encoder's own names, low-rank updates added to what they change; a file without the
+    landmarks of a ViT is a sentence."""
     prefix = next((p for p in PREFIXES if f"{p}cls_token" in tensors), "")
     encoder = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     landmarks = {"cls_token": 3, "pos_embed": 3, "patch_embed.proj.weight": 4, "blocks.0.mlp.fc1.weight": 2}
@@ -412,7 +414,7 @@ def encoder_tensors(tensors: dict[str, Tensor], path: str | os.PathLike[str]) ->
                 f"{path}: {name} has the shape {shape}, expected {axes} sizes above 0 as in an M2D encoder; the file "
                 "is damaged or of another architecture"
             )
-    return encoder
+    return merge_low_rank_updates(encoder)
 
 
 def default_heads(dim: int) -> int:

@@ -35,8 +35,9 @@ from rales.audio.spec_augment import keep_features
 from rales.data.faded_recordings import prepare_faded_recordings
 from rales.data.waveform_cache import Preparation
 from rales.errors import UsageError
-from rales.models.beats import BEATs, BEATsSize
+from rales.models.beats import GROUPS, BEATs, BEATsSize
 from rales.models.classifier import FusionClassifier
+from rales.models.hub import find_checkpoint
 from rales.models.instances import AttentionMIL
 from rales.models.layer_fusion import Pool
 from rales.models.low_rank import add_low_rank_updates
@@ -75,7 +76,8 @@ class Model(AdaptedTransformer):
     """The encoder and what is fused of it."""
 
     layers: tuple[Depth, ...] = (12,)
-    """Fused layers, numbered from 1; the published system has the last."""
+    """Fused layers, numbered from 1; the published system has the last. That of the size or of the checkpoint, if it is
+    not set; with another model.depth name it, too."""
     learned: bool = False
     """Layer weights w_i are learned (eq. 1) or fixed at 1.0."""
     layout: Literal["flat", "stacked"] = "flat"
@@ -118,7 +120,7 @@ class Settings(BackboneSettings, TermSettings):
         defaults: dict[str, Any] = TINY if self.size == "tiny" and not self.weights else {}
         depth = defaults.get("model.depth", self.model.depth)
         if self.weights:
-            size, _ = read_weights(Path(self.weights), Path(self.weights).stat().st_mtime_ns)
+            size, _ = read_weights(self.weights)
             defaults = {"model.dim": size.dim, "model.depth": size.depth, "model.heads": size.heads}
             depth = size.depth
         defaults = {**defaults, "model.layers": (depth,)}
@@ -127,7 +129,13 @@ class Settings(BackboneSettings, TermSettings):
         return set_defaults(self, given, defaults)
 
     def check(self) -> None:
-        """Errors: layers that the encoder does not have."""
+        """Errors: layers that the encoder does not have, a width that does not divide, pieces of no length."""
+        dim, heads = self.model.dim, self.model.heads
+        if dim % GROUPS or dim % heads:
+            raise UsageError(
+                f"model.dim={dim}: expected a multiple of {GROUPS}, the groups of the convolution of positions, and of "
+                f"model.heads={heads}"
+            )
         if not self.model.layers or max(self.model.layers) > self.model.depth:
             raise UsageError(f"model.layers={list(self.model.layers)}: the encoder has {self.model.depth} layers")
         length = self.model.instance_s
@@ -165,9 +173,14 @@ def build_frontend(settings: Settings) -> KaldiFbank:
     return KaldiFbank("povey", scale=scale, mean=BEATS_MEAN, std=BEATS_STD)
 
 
-@cache
-def read_weights(path: Path, modified_ns: int) -> tuple[BEATsSize, dict[str, Tensor]]:
+def read_weights(weights: str) -> tuple[BEATsSize, dict[str, Tensor]]:
     """Checkpoint -> sizes and tensors of its encoder; read once, as a sweep asks every trial."""
+    path = find_checkpoint(weights)
+    return read_once(path, path.stat().st_mtime_ns)
+
+
+@cache
+def read_once(path: Path, modified_ns: int) -> tuple[BEATsSize, dict[str, Tensor]]:
     return beats_tensors(path)
 
 
@@ -175,10 +188,9 @@ def build_model(settings: Settings) -> FusionClassifier | AttentionMIL:
     """Settings -> encoder (pre-trained or random), fusion, pooling, head; of pieces of the clip, if that is asked."""
     model = settings.model
     if settings.weights:
-        path = Path(settings.weights)
-        size, tensors = read_weights(path, path.stat().st_mtime_ns)
+        size, tensors = read_weights(settings.weights)
         if (size.dim, size.depth, size.heads) != (model.dim, model.depth, model.heads):
-            raise UsageError(f"{path}: its width, depth and heads are {size[:3]}; --set cannot change them")
+            raise UsageError(f"{settings.weights}: its width, depth and heads are {size[:3]}; --set cannot change them")
         encoder = BEATs(size, layer_drop=model.layer_drop)
         encoder.load_state_dict(tensors)
     else:

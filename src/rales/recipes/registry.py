@@ -97,6 +97,11 @@ def make_recipe(word: str | None, words: Iterable[str] | Mapping[str, Any] = (),
         raise UsageError(
             f"freeze={settings.freeze}: {made.name} trains in stages of its own, and each says what learns"
         )
+    if settings.freeze != "none" and trains_updates(settings):
+        raise UsageError(
+            f"freeze={settings.freeze}: model.low_rank keeps all of the encoder as it starts but for its updates, "
+            "which would not learn either; leave one of the two out"
+        )
     notes = (*describe_start(made, overrides), *idle)
     return replace(make(settings), overrides=overrides, source=RECIPES.describe_source(word), notes=notes)
 
@@ -192,7 +197,11 @@ def describe_finetuning(name: str, record: Mapping[str, Any], settings: RunSetti
         new = (
             f"its classification layer (of {', '.join(record['classes'])}) and its calibration do not: it has {own} now"
         )
-    frozen = {"none": "everything learns", "encoder": "only classification layer and weights of layers learn"}
+    all_of_it = "the low-rank updates, classification layer and weights of layers learn"
+    frozen = {
+        "none": all_of_it if trains_updates(settings) else "everything learns",
+        "encoder": "only classification layer and weights of layers learn",
+    }
     learns = frozen.get(settings.freeze, f"the first {settings.freeze} blocks and what is below stay as they are")
     return (
         f"{name}: {kept}, {new}; {learns}",
@@ -214,6 +223,11 @@ def check_freeze(freeze: str) -> None:
     """Errors: words that are neither none, nor encoder, nor a number of blocks."""
     if freeze not in ("none", "encoder") and not (freeze.isdecimal() and len(freeze) < 4):
         raise UsageError(f"freeze={freeze}: expected none, encoder, or how many of the first blocks stay as they are")
+
+
+def trains_updates(settings: RunSettings) -> bool:
+    """Whether low-rank updates of the encoder learn, and not the encoder itself."""
+    return bool(get_values(settings).get("model.low_rank"))
 
 
 def name_by_digest(settings: RunSettings) -> RunSettings:
