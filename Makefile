@@ -110,7 +110,7 @@ docs: setup
 # Those left out measure scores more than speed, and need recordings
 bench: setup
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c $(TAKEN) -e ".[bench]"
-	for script in $(filter-out benchmarks/adaptation.py benchmarks/conformal.py benchmarks/hearing.py benchmarks/large_model.py benchmarks/probe_encoders.py benchmarks/real_subset.py benchmarks/segmentation.py benchmarks/encoders.py benchmarks/starts.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; PYTHONPATH=. python $$script || exit 1; done
+	for script in $(filter-out benchmarks/adaptation.py benchmarks/conformal.py benchmarks/hearing.py benchmarks/large_model.py benchmarks/probe_encoders.py benchmarks/real_subset.py benchmarks/segmentation.py benchmarks/encoders.py benchmarks/starts.py benchmarks/sprsound.py benchmarks/gpu_check.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; PYTHONPATH=. python $$script || exit 1; done
 
 # Mutants of what decides a score; the figure that counts is killed over all.
 mutants: setup

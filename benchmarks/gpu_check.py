@@ -29,6 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from benchmarks.pretrain_speed import PATCHES, RATIO, Plain, PlainBlock, plain_name
@@ -138,7 +139,7 @@ def compare_frontends(check: Check) -> dict[str, Any]:
         with torch.inference_mode():
             expected = frontend(waveform)
             found[type(frontend).__name__] = difference(frontend.to(check.device)(waveform.to(check.device)), expected)
-    return {"differences": found, "equal": max(found.values()) < FLOAT32_LIMIT}
+    return {"differences": found, "equal": all(value < FLOAT32_LIMIT for value in found.values())}
 
 
 def first_gradient(model: nn.Module) -> Tensor:
@@ -184,7 +185,7 @@ def compare_pretraining(check: Check) -> dict[str, Any]:
     found = {
         name: difference(*pair) for name, pair in zip(names, zip(run(check.device), expected, strict=True), strict=True)
     }
-    return {"differences": found, "equal": max(found.values()) < FLOAT32_LIMIT}
+    return {"differences": found, "equal": all(value < FLOAT32_LIMIT for value in found.values())}
 
 
 def compare_systems(check: Check) -> dict[str, Any]:
@@ -198,10 +199,11 @@ def compare_systems(check: Check) -> dict[str, Any]:
             cpu, device = (
                 three_losses(name, data, check.folder / f"{name}-{on}", on) for on in ("cpu", str(check.device))
             )
-            found[name] = max(abs(a - b) / abs(b) for a, b in zip(device, cpu, strict=True))
+            found[name] = float(np.max([abs(a - b) / abs(b) for a, b in zip(device, cpu, strict=True)]))
         except RuntimeError as error:
             found[name] = str(error)
     equal = all(isinstance(value, float) and value < STEPS_LIMIT for value in found.values())
+    equal = equal and len(found) == len(RECIPES.built_in)
     return {"differences": found, "equal": equal, "systems": len(found), "of": len(RECIPES.built_in)}
 
 
@@ -524,7 +526,7 @@ def shorten(value: Any) -> str:
     return f"{value:.1e}" if isinstance(value, float) and 0 < value < 0.01 else str(value)
 
 
-KEYS = ("difference", "killed", "cycles_per_s", "gpu_busy_percent", "sentence", "seconds")
+KEYS = ("systems", "of", "difference", "killed", "cycles_per_s", "gpu_busy_percent", "sentence", "seconds")
 PARTS: dict[str, Callable[[Check], dict[str, Any]]] = {
     "frontends": compare_frontends,
     "encoder": compare_encoder,

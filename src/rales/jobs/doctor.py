@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from platformdirs import user_cache_path, user_data_path
 
+from rales.errors import UsageError
 from rales.evaluation.predictions import NOTICE
 from rales.inference.load_model import load_model
 from rales.inference.predictor import Predictor
 from rales.models.hub import DEFAULT_MODEL
 from rales.optional_packages import find_missing_package
 from rales.synthesis.simulator import Chest, simulate_recording
-from rales.training.distributed import count_processors
+from rales.training.distributed import choose_device, count_processors
 from rales.training.run_folder import describe_environment
 from rales.typing import Waveform
 
@@ -31,6 +32,9 @@ EXTRAS = {  # extra of the package -> what stands and falls with it
     "hub": "huggingface_hub",
     "soundevent": "soundevent",
     "cloud": "s3fs",
+    "labels": "cleanlab",
+    "tune": "optuna",
+    "quantize": "nncf",
 }
 LEAST_FREE_BYTES = 10**9
 RATE_HZ = 8000
@@ -46,8 +50,12 @@ KNOWN = (  # the shipped model's answers to the three windows of 4 s, right or w
 def diagnose(device: str = "auto") -> dict[str, Any]:
     """Device word -> environment, extras, devices, folders, self_check, notes, problems, for JSON.
 
-    A problem keeps something from working; a note is worth knowing.
+    A problem keeps something from working; a note is worth knowing. Errors: a device that is not there.
     """
+    try:
+        choose_device(device, 0)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     devices = find_devices()
     folders = {
         "cache": Path(os.environ.get("RALES_CACHE") or user_cache_path("rales")).expanduser(),
