@@ -15,8 +15,8 @@ import rales
 from rales.errors import UsageError
 from rales.evaluation.predictions import NOTICE
 from rales.inference.predictor import Predictor
-from rales.inference.share import write_model_card
-from rales.models.model_hub import split_name
+from rales.inference.share import clean_record, write_model_card
+from rales.models.model_hub import hub_address, split_name
 from tests import tiny
 
 NAME = "anna/breaths"
@@ -57,8 +57,9 @@ class Answer(BaseHTTPRequestHandler):
         if self.path == "/api/repos/create":
             asked = json.loads(sent)
             name = f"{asked['organization']}/{asked['name']}"
+            private = asked.get("private") or asked.get("visibility") == "private"
+            self.server.private += [name] if private and name not in self.server.files else []  # else it stays as it is
             self.server.files.setdefault(name, {})
-            self.server.private += [name] if asked.get("private") or asked.get("visibility") == "private" else []
             self.reply_json({"url": f"http://{self.headers['Host']}/{name}", "name": name, "id": name})
         elif self.path == "/api/validate-yaml":
             self.reply_json({"errors": [], "warnings": []})
@@ -79,9 +80,17 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         where = self.path.partition("?")[0].split("/")[1:]
+        if where[0] == "api":
+            name = "/".join(where[2:4])
+            self.reply_json({"id": name, "private": name in self.server.private})
+            return
         files = self.server.files.get("/".join(where[:2]))
-        if files is None:
+        if where[0] == "closed":
+            self.reply(403)
+        elif files is None:
             self.reply(404, X_Error_Code="RepoNotFound")
+        elif where[3] not in ("main", COMMIT):
+            self.reply(404, X_Error_Code="RevisionNotFound")
         elif (content := files.get(where[-1])) is None:
             self.reply(404, X_Error_Code="EntryNotFound")
         else:
@@ -118,9 +127,67 @@ def test_a_model_goes_to_the_hub_and_comes_back(hub: Hub, model: Predictor) -> N
     assert again.digest == model.digest
     with pytest.raises(FileNotFoundError, match="hf://anna/other: there is no such model"):
         rales.load("hf://anna/other")
+    with pytest.raises(FileNotFoundError, match="it has no branch, tag or commit v9"):
+        rales.load(f"hf://{NAME}@v9")
+    with pytest.raises(FileNotFoundError, match="the hub answered with HTTP status 403"):
+        rales.load("hf://closed/model")
     hub.files["anna/cat"] = {"README.md": b"no model"}
     with pytest.raises(FileNotFoundError, match=r"hf://anna/cat: it has no model\.safetensors"):
         rales.load("hf://anna/cat")
+
+
+def test_a_public_repository_takes_no_private_model(hub: Hub, model: Predictor) -> None:
+    hub.files[NAME] = {}
+    with pytest.raises(UsageError, match="on the hub already and not private, so nothing was put there"):
+        model.push_to_hub(NAME)
+    assert hub.files[NAME] == {}
+
+
+def test_a_shared_record_names_nobody() -> None:
+    record = {
+        "recipe": "m2d_fusion",
+        "provenance": "ours, and/or the paper's",
+        "command": "rales train --data /home/anna",
+        "config": {
+            "from_model": "/home/anna/runs/one",
+            "weights": "weights/m2d.pth",
+            "encoder": r"C:\anna\own.py:Encoder",
+            "train": {"metrics": ["/home/anna/metrics.py:mine"], "lr": 0.1},
+        },
+        "asked": {"config": {"from_model": "hf://anna/breaths"}},
+        "overrides": {"weights": "/home/anna/m2d.pth"},
+        "recipe_source": {"file": "/home/anna/own.py", "name": "mine", "sha256": "ab"},
+        "split": {"overlap_patients": ["156", "218"], "left_out": ["/home/anna/smith.wav: damaged"], "digest": "d1"},
+    }
+    assert clean_record(record) == {
+        "recipe": "m2d_fusion",
+        "provenance": "ours, and/or the paper's",
+        "command": "",
+        "config": {
+            "from_model": "one",
+            "weights": "m2d.pth",
+            "encoder": "own.py:Encoder",
+            "train": {"metrics": ["metrics.py:mine"], "lr": 0.1},
+        },
+        "asked": {"config": {"from_model": "hf://anna/breaths"}},
+        "overrides": {"weights": "m2d.pth"},
+        "recipe_source": {"file": "own.py", "name": "mine", "sha256": "ab"},
+        "split": {
+            "overlap_patients": [],
+            "overlap_patients_count": 2,
+            "left_out": [],
+            "left_out_count": 1,
+            "digest": "d1",
+        },
+    }
+
+
+def test_an_address_of_a_hub_begins_with_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "hub.clinic.org")
+    with pytest.raises(
+        UsageError, match=r"HF_ENDPOINT=hub\.clinic\.org: expected an address that begins with https://"
+    ):
+        hub_address()
 
 
 def test_a_model_card_says_what_it_is_of(model: Predictor) -> None:
@@ -136,12 +203,21 @@ def test_a_model_card_says_what_it_is_of(model: Predictor) -> None:
 def test_a_card_of_a_run_has_its_figures(tmp_path: Path) -> None:
     model = tiny.model()
     tiny.save(model, tmp_path / "best.safetensors")
-    figures = {"specificity": 0.92, "sensitivity": 0.766, "score": 0.843, "ci95": {"score": [0.771, 0.915]}}
+    figures: dict[str, Any] = {
+        "specificity": 0.92,
+        "sensitivity": 0.766,
+        "score": 0.843,
+        "ci95": {"score": [0.771, 0.915]},
+    }
+    figures["warnings"] = ["leaky split"]
+    model.record["config"]["train"]["select"] = "test_best"
     (tmp_path / "evaluation.json").write_text(json.dumps(figures))
     model.checkpoint = tmp_path / "best.safetensors"
     card = write_model_card(model, NAME)
     assert "| score | 84.3 | 77.1 to 91.5 |" in card
     assert "| specificity | 92.0 | - |" in card
+    assert "| epoch kept | chosen on the test side, so the figures flatter |" in card
+    assert "**Warning:** leaky split." in card
     assert "license:" not in card
 
 

@@ -1,5 +1,6 @@
 """What `rales` gives to a program or a notebook: inputs in memory, tables, pictures, models that say what they are."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from rales.errors import UsageError
 from rales.evaluation.predictions import NOTICE
 from rales.inference.cycle_table import CycleTable
 from rales.inference.predictor import Predictor
+from rales.inference.recording_picture import plot_recording
 from rales.inference.samples import check_samples, recording_paths
 from rales.labels import CLASSES
 from tests import tiny
@@ -56,7 +58,10 @@ def test_all_ways_to_hand_over_a_sound_give_the_answer_of_its_file(recording: Pa
         (np.zeros((1, 1, 9)), 4000, r"expected \(N,\) or \(channels, N\)"),
         (np.zeros(0), 4000, "and some"),
         (np.zeros(9, complex), 4000, "expected numbers"),
-        (np.zeros(9, np.uint8), 4000, "expected signed numbers"),
+        (np.zeros(9, np.uint8), 4000, "expected int8, int16, int32, or floats"),
+        (np.zeros(9, np.int64), 4000, "expected int8, int16, int32, or floats"),
+        (np.zeros((17, 18)), 4000, "at most 16 channels; give one recording at a time"),
+        ([[0.0], [0.0, 0.1]], 4000, "NumPy cannot read"),
         (np.array([0.0, np.inf]), 4000, "NaN or infinite"),
     ],
 )
@@ -68,6 +73,33 @@ def test_samples_that_are_none_are_refused(samples: np.ndarray, rate_hz: float, 
 def test_whole_numbers_are_parts_of_their_full_scale() -> None:
     samples, rate_hz = check_samples(np.array([-32768, 16384], np.int16), np.int64(4000))
     assert (samples.tolist(), rate_hz) == ([-1.0, 0.5], 4000)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [np.zeros(9), np.zeros(9)],
+        (np.zeros(9), 4000),
+        [{"array": np.zeros(9), "sampling_rate": 4000}],
+        [0.1, 0.2],
+        b"a",
+    ],
+)
+def test_several_recordings_in_memory_are_refused(given: object) -> None:
+    with pytest.raises(UsageError, match="one recording at a time"), recording_paths(given, 4000):
+        pass
+
+
+@pytest.mark.parametrize("given", [5, None])
+def test_what_is_neither_path_nor_samples_is_refused(given: object) -> None:
+    with pytest.raises(UsageError, match="expected paths of recordings, or samples"), recording_paths(given):
+        pass
+
+
+@pytest.mark.parametrize("kind", [list, iter, pd.Series, pd.Index, np.array])
+def test_paths_come_in_any_sequence(kind: Callable[[list[str]], object]) -> None:
+    with recording_paths(kind(["a.wav", "b.wav"])) as paths:
+        assert paths == ["a.wav", "b.wav"]
 
 
 def test_a_file_opened_as_text_is_refused(recording: Path) -> None:
@@ -132,6 +164,11 @@ def test_pictures(recording: Path, tmp_path: Path, model: Predictor) -> None:
     assert NOTICE in above.get_title()
     with pytest.raises(UsageError, match="one recording"):
         model.plot([recording])
+
+    later = table.assign(start_s=table["start_s"] + 3, end_s=table["end_s"] + 3)  # of a longer recording
+    above, _ = plot_recording(recording, later).axes
+    assert [text.get_text() for text in above.texts] == names[:1]
+    assert above.texts[0].get_position()[0] == pytest.approx(3.5, abs=0.1)
 
     why = model.explain(recording, 2)
     why.plot(tmp_path / "why.png")

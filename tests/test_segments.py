@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ import soundfile
 
 from rales.data import read_cycles
 from rales.errors import UsageError
+from rales.files.csv_cells import restore_table
 from rales.inference.predictor import Predictor
-from rales.inference.segments import cut_segments, join_cycles
+from rales.inference.segments import cut_segments, join_cycles, name_clip
 from tests import tiny
 from tests.command import command
 
@@ -80,6 +83,26 @@ def test_neighbours_of_one_label_are_joined() -> None:
     ]
     assert len(join_cycles(table, None)) == 5
     assert len(join_cycles(table, 0.0)) == 5
+
+
+def test_names_that_no_table_takes(recording: Path, model: Predictor, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    source = tmp_path / "in" / os.fsdecode(b"=cmd\xeb.wav")
+    try:
+        shutil.copyfile(recording, source)
+    except OSError:
+        pytest.skip("this file system takes names of UTF-8 alone")
+    cut_segments(model, source, tmp_path / "clips", cycles="windows", per_class=1)
+    (first, *_) = restore_table(pd.read_csv(tmp_path / "clips" / "segments.csv")).to_dict("records")
+    assert first["recording"] == r"=cmd\xeb"
+    assert (tmp_path / "clips" / first["clip"]).name.startswith(r"=cmd\xeb_")
+    assert ",'=cmd" in (tmp_path / "clips" / "segments.csv").read_text()
+
+
+def test_no_clip_lies_outside_of_out(tmp_path: Path) -> None:
+    event = pd.Series({"recording": "a", "label": "x/../../evil", "start_s": 0.0, "end_s": 1.0, "probability": 0.5})
+    with pytest.raises(UsageError, match="would lie outside"):
+        name_clip(event, tmp_path / "clips")
 
 
 def test_nothing_to_cut_is_said(recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

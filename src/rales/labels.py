@@ -103,7 +103,7 @@ class LabelSet:
         least = 1 if self.independent else 2
         if not least <= len(self.classes) <= MOST_CLASSES:
             return f"{len(self.classes)} class{'es' * (len(self.classes) != 1)}; expected {least} to {MOST_CLASSES}"
-        forbidden = ',;="()[]' + JOINED * self.independent
+        forbidden = ',;="()[]/\\' + JOINED * self.independent  # classes name folders, too
         for name in self.classes:
             if not name.isprintable() or not name[:1].isalnum() or name != name.strip() or set(name) & set(forbidden):
                 return (

@@ -216,15 +216,15 @@ class Predictor:
             save_tensors(path, tensors_of(engine.network, engine.frontend), self.record)
 
     def push_to_hub(self, name: str, *, private: bool = True, licence: str = "", note: str = "") -> str:
-        """Put the model on the hub -> the address that `rales.load` takes. Weights, settings (also the path of
-        --weights), figures of its test and hashed names of training recordings go there, no recording.
+        """Put the model on the hub -> the address that `rales.load` takes. Weights, settings (of paths
+        the last part), figures of its test and hashed names of training recordings go there, no recording.
 
         Parameters
         ----------
         name
             "user/name".
         private
-            Whether only those may see it whom its owner lets.
+            Whether only those may see it whom its owner lets; a repository that is public already is refused.
         licence
             Of the weights, in the hub's words ("cc-by-4.0"); what they were trained from may bind you.
         note

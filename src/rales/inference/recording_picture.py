@@ -52,14 +52,15 @@ def plot_recording(path: str | Path, table: pd.DataFrame, title: str = "") -> "F
     axes.set(ylim=(0, min(TOP_HZ, rate_hz / 2)), xlim=(0, seconds), xlabel="Time (s)", ylabel="Frequency (Hz)")
 
     names = [name for name in table.columns if str(name).startswith("p_")]
-    for row in table.to_dict("records"):
+    for row in table[table["start_s"] < seconds].to_dict("records"):  # text outside would stretch the figure
         label = row["label"] if isinstance(row["label"], str) else None
         number = names.index(f"p_{label}") if f"p_{label}" in names else None
         colour = "white" if number is None else COLOURS[number % len(COLOURS)]
         text = "not judged" if label is None else label if number is None else f"{label} {row[names[number]]:.2f}"
-        above.axvspan(row["start_s"], row["end_s"], color=colour, alpha=0.35)
-        above.text((row["start_s"] + row["end_s"]) / 2, 0.5, text, ha="center", va="center", fontsize=8)
-        for time_s in (row["start_s"], row["end_s"]):
+        start_s, end_s = row["start_s"], min(row["end_s"], seconds)
+        above.axvspan(start_s, end_s, color=colour, alpha=0.35)
+        above.text((start_s + end_s) / 2, 0.5, text, ha="center", va="center", fontsize=8, clip_on=True)
+        for time_s in (start_s, end_s):
             axes.axvline(time_s, color="black", linewidth=0.5)
     above.set(ylim=(0, 1), yticks=[])
     name = one_line(title or Path(path).name)

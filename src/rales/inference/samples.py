@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,8 +13,10 @@ import soundfile
 from rales.audio.open_audio import RATES_HZ
 from rales.errors import UsageError
 from rales.files.atomic import temporary_folder
+from rales.optional_packages import summarise_error
 from rales.typing import Waveform
 
+MOST_CHANNELS = 16  # more are a batch of recordings
 # A recording as a dict, as pyannote and as the libraries of Hugging Face name its parts
 DICTS = (("waveform", "sample_rate"), ("array", "sampling_rate"), ("raw", "sampling_rate"))
 
@@ -25,19 +28,21 @@ def recording_paths(recordings: Any, sample_rate: int | None = None) -> Iterator
     Parameters
     ----------
     recordings
-        Paths, samples (N,) or (channels, N) in -1 to 1 or whole numbers of their type, dict(waveform=samples,
-        sample_rate=Hz) or dict(array=, sampling_rate=), or a file opened as bytes.
+        Paths, samples (N,) or (channels, N) of at most 16 channels, floats of -1 to 1 or int8, int16 or int32,
+        dict(waveform=samples, sample_rate=Hz) or dict(array=, sampling_rate=), or a file opened as bytes.
     sample_rate
         Of the samples, in Hz, 500 to 1,000,000.
 
     Raises
     ------
     UsageError
-        Samples without a rate, none, of another shape, or that are not numbers; a file with a rate.
+        Samples without a rate, none, of another shape or type, or of several recordings; a file with a rate; what is
+        neither path nor samples.
     """
     if not is_in_memory(recordings):
+        paths = check_paths(recordings)
         check_no_rate(sample_rate)
-        yield cast("str | Path | Iterable[str | Path]", recordings)
+        yield cast("str | Path | list[str | Path]", paths)
         return
 
     with temporary_folder() as folder:
@@ -53,9 +58,34 @@ def recording_paths(recordings: Any, sample_rate: int | None = None) -> Iterator
 
 def is_in_memory(recordings: Any) -> bool:
     """Whether it is samples, a dict of them or an open file, and not paths."""
-    if isinstance(recordings, np.ndarray):
-        return recordings.dtype.kind not in "OU"
-    return isinstance(recordings, dict) or hasattr(recordings, "read") or hasattr(recordings, "__array__")
+    if isinstance(recordings, dict) or hasattr(recordings, "read"):
+        return True
+    return hasattr(recordings, "__array__") and read_array(recordings).dtype.kind not in "OUT"  # paths in a Series, too
+
+
+def read_array(given: Any) -> Any:
+    """What somebody gives as samples -> as NumPy sees it. Errors: it cannot."""
+    try:
+        return np.asarray(given)
+    except Exception as error:  # of whichever library it is
+        raise UsageError(
+            f"samples that NumPy cannot read ({summarise_error(error)}); give an array of NumPy"
+        ) from error
+
+
+def check_paths(recordings: Any) -> str | PathLike[str] | list[str | PathLike[str]]:
+    """One path or several -> the same. Errors: anything that is none."""
+    if isinstance(recordings, str | PathLike):
+        return recordings
+    if not isinstance(recordings, Iterable):
+        raise UsageError(f"{recordings!r}: expected paths of recordings, or samples of one with their sample_rate")
+    paths = list(recordings)
+    if others := [each for each in paths if not isinstance(each, str | PathLike)]:
+        raise UsageError(
+            f"{type(others[0]).__name__} among what should be paths: samples are given one recording at a time, as an "
+            "array with sample_rate, or as dict(waveform=, sample_rate=)"
+        )
+    return paths
 
 
 def check_no_rate(sample_rate: int | None) -> None:
@@ -78,7 +108,7 @@ def split_dict(recordings: Any, sample_rate: int | None) -> tuple[Any, Any]:
 
 def check_samples(given: Any, sample_rate: Any) -> tuple[Waveform, int]:
     """Samples and rate as somebody gives them -> (N,) or (channels, N) float32, Hz. Errors: as of `recording_paths`."""
-    samples = np.asarray(given)
+    samples = read_array(given)
     if samples.ndim not in (1, 2) or sample_rate is None:
         raise UsageError(
             f"samples of shape {samples.shape} at sample_rate={sample_rate}: expected (N,) or (channels, N), and Hz"
@@ -89,9 +119,14 @@ def check_samples(given: Any, sample_rate: Any) -> tuple[Waveform, int]:
         raise UsageError(f"samples of type {samples.dtype} and shape {samples.shape}: expected numbers, and some")
     if samples.ndim == 2 and samples.shape[0] > samples.shape[1]:
         raise UsageError(f"samples of shape {samples.shape}: expected (channels, N); give their transpose")
+    if samples.ndim == 2 and samples.shape[0] > MOST_CHANNELS:
+        raise UsageError(
+            f"samples of shape {samples.shape}: expected (channels, N) of at most {MOST_CHANNELS} channels; give one "
+            "recording at a time"
+        )
     if samples.dtype.kind != "f":  # as a file holds them
-        if samples.dtype.kind == "u":
-            raise UsageError(f"samples of type {samples.dtype}: expected signed numbers, or -1 to 1")
+        if samples.dtype not in (np.int8, np.int16, np.int32):  # wider ones hardly ever fill their type
+            raise UsageError(f"samples of type {samples.dtype}: expected int8, int16, int32, or floats of -1 to 1")
         samples = samples / -float(np.iinfo(samples.dtype).min)
     if not np.isfinite(samples).all():
         raise UsageError("samples hold NaN or infinite values")

@@ -1,6 +1,7 @@
 """Cut what a model found out of recordings: a clip per event, in a folder per class, named by recording and time."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from rales.audio.io import read_segments
 from rales.errors import UsageError
 from rales.evaluation.predictions import NOTICE
 from rales.files.atomic import atomic_write, make_folder
+from rales.files.csv_cells import make_encodable, one_line
+from rales.files.writers import write_csv
 from rales.inference import audio_reader
+from rales.inference.prediction_writers import fit_file_name
 from rales.inference.predictor import Paths, Predictor
 
 LIST = "segments.csv"
@@ -73,7 +77,8 @@ def cut_segments(
     events = join_cycles(found, join_s).query("probability >= @min_confidence")
     if per_class:
         events = events.sort_values("probability", ascending=False).groupby("label", sort=False).head(per_class)
-    clips = write_clips(events.sort_values(["path", "start_s"]), out, pad_s) if len(events) else events
+    files = {make_encodable(source): source for source in sources}
+    clips = write_clips(events.sort_values(["path", "start_s"]), out, pad_s, files) if len(events) else events
     counts = {name: int((clips["label"] == name).sum()) for name in model.classes}
     return {"out": str(out), "cycles": len(found), "counts": counts, "problems": problems, "notice": NOTICE}
 
@@ -95,14 +100,15 @@ def join_cycles(table: pd.DataFrame, join_s: float | None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS[1:])
 
 
-def write_clips(events: pd.DataFrame, out: Path, pad_s: float) -> pd.DataFrame:
-    """Events -> the same with the column `clip`, the file of each below `out`, where segments.csv lists them."""
+def write_clips(events: pd.DataFrame, out: Path, pad_s: float, files: Mapping[str, str]) -> pd.DataFrame:
+    """Events, and the file of each `path` in them -> the same with the column `clip`, the file of each below `out`,
+    where segments.csv lists them."""
     clips: list[str] = []
     for path, rows in events.groupby("path", sort=False):
         spans = [
             (max(0.0, start - pad_s), end + pad_s) for start, end in zip(rows["start_s"], rows["end_s"], strict=True)
         ]
-        with audio_reader.local_copy(str(path)) as file:
+        with audio_reader.local_copy(files[str(path)]) as file:
             sounds = read_segments(file, spans)
             for row, (wave, rate_hz) in zip(rows.itertuples(index=False), sounds, strict=True):
                 clip = name_clip(row, out)
@@ -111,15 +117,18 @@ def write_clips(events: pd.DataFrame, out: Path, pad_s: float) -> pd.DataFrame:
                     soundfile.write(beside, wave, rate_hz, subtype="PCM_16", format="WAV")
                 clips.append(clip.relative_to(out).as_posix())
     listed = events.assign(clip=clips)[COLUMNS]
-    listed.to_csv(out / LIST, index=False)
+    write_csv(out / LIST, listed)
     return listed
 
 
 def name_clip(row: Any, out: Path) -> Path:
-    """Event -> a file that is not there yet, whose name sorts by recording and time."""
-    stem = f"{row.recording}_{row.start_s:08.3f}-{row.end_s:08.3f}_{row.probability:.2f}"
-    clip, number = out / str(row.label) / f"{stem}.wav", 1
+    """Event -> a file that is not there yet, whose name sorts by recording and time. Errors: a name of class or
+    recording that leads out of `out`."""
+    name, times = one_line(row.recording), f"_{row.start_s:08.3f}-{row.end_s:08.3f}_{row.probability:.2f}"
+    clip, number = out / str(row.label) / fit_file_name(name, f"{times}.wav"), 1
+    if not clip.resolve().is_relative_to(out.resolve()):
+        raise UsageError(f"{clip}: would lie outside {out}; nothing is written there")
     while clip.exists():  # of a recording of the same name in another folder
         number += 1
-        clip = clip.with_name(f"{stem}_{number}.wav")
+        clip = clip.with_name(fit_file_name(name, f"{times}_{number}.wav"))
     return clip

@@ -1,5 +1,7 @@
 """Share a trained model on the hub: its checkpoint, and a model card written from what the run recorded."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +9,18 @@ from rales.errors import UsageError
 from rales.evaluation.predictions import NOTICE
 from rales.files.atomic import temporary_folder
 from rales.inference.predictor import Predictor
-from rales.models.model_hub import CHECKPOINT, SCHEME, hub_address, split_name
+from rales.models.model_hub import CHECKPOINT, SCHEME, hub_address, is_on_hub, split_name
 from rales.optional_packages import require_packages
 from rales.training.finetune import tensors_of
 from rales.training.run_folder import read_json, save_tensors
+
+WITH_PATHS = ("config", "asked", "overrides", "recipe_source")  # of a record
+NAMING = ("overlap_patients", "left_out")  # of its split: patients, and sentences with names of files
+CHOSEN = {  # train.select -> how the card says it
+    "last": "the last",
+    "validation": "chosen on validation patients",
+    "test_best": "chosen on the test side, so the figures flatter",
+}
 
 
 def push_to_hub(model: Predictor, name: str, *, private: bool = True, licence: str = "", note: str = "") -> str:
@@ -23,11 +33,15 @@ def push_to_hub(model: Predictor, name: str, *, private: bool = True, licence: s
         raise UsageError(f"{name}: a model is put on the main branch; leave @{revision} out")
     engine = model.torch_engine
     with temporary_folder() as folder:
-        record = {**model.record, "command": ""}  # as typed it holds names of folders, and perhaps of people
-        save_tensors(folder / CHECKPOINT, tensors_of(engine.network, engine.frontend), record)
+        save_tensors(folder / CHECKPOINT, tensors_of(engine.network, engine.frontend), clean_record(model.record))
         (folder / "README.md").write_text(write_model_card(model, repository, licence=licence, note=note))
         api = HfApi(endpoint=hub_address())
         api.create_repo(repository, private=private, exist_ok=True)
+        if private and not api.repo_info(repository).private:  # which was there before
+            raise UsageError(
+                f"{name}: is on the hub already and not private, so nothing was put there; make it private on the "
+                "hub, name another, or say private=False"
+            )
         ours = ["README.md", CHECKPOINT]  # not the folder's lock
         api.upload_folder(
             repo_id=repository, folder_path=folder, allow_patterns=ours, commit_message="A model of Rales"
@@ -35,17 +49,38 @@ def push_to_hub(model: Predictor, name: str, *, private: bool = True, licence: s
     return f"{SCHEME}{repository}"
 
 
+def clean_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Record of a run -> the same for strangers: no command line, of paths the last part, and of what names patients or
+    files how many there were (`overlap_patients_count`, `left_out_count`)."""
+    split = dict(record.get("split", {}))
+    for name in NAMING:
+        if name in split:
+            split |= {name: [], f"{name}_count": len(split[name])}
+    shortened = {name: shorten_paths(record[name]) for name in WITH_PATHS if name in record}
+    return {**record, **shortened, "command": "", **({"split": split} if split else {})}
+
+
+def shorten_paths(value: Any) -> Any:
+    """JSON value -> the same, each path in it without its folders; addresses on a hub stay."""
+    if isinstance(value, Mapping):
+        return {name: shorten_paths(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [shorten_paths(each) for each in value]
+    return re.split(r"[/\\]", value.rstrip("/\\"))[-1] if isinstance(value, str) and not is_on_hub(value) else value
+
+
 def write_model_card(model: Predictor, repository: str, *, licence: str = "", note: str = "") -> str:
     """Model, its name on the hub -> the text of its README.md: metadata, use, training, figures, limits."""
     head = ["---", "library_name: rales", "pipeline_tag: audio-classification"]
     head += [f"license: {licence}"] if licence else []
     head += ["tags:", "- respiratory-sounds", "- auscultation", "---"]
-    settings, split = model.record["config"], model.record.get("split", {})
+    train, split = model.record["config"].get("train", {}), model.record.get("split", {})
     facts = {
         "system": model.recipe.name,
         "classes": ", ".join(model.classes),
         "hears": f"{model.recipe.audio.duration_s:g} s at {model.recipe.audio.rate_hz} Hz",
-        "epochs": settings.get("train", {}).get("epochs", "unknown"),
+        "epochs": train.get("epochs", "unknown"),
+        "epoch kept": CHOSEN.get(train.get("select", ""), "unknown"),
         "seed": model.record.get("seed", "unknown"),
         "split": split.get("name", "unknown"),
         "calibrated on": model.calibration.get("origin", "nothing"),
@@ -70,4 +105,5 @@ def describe_figures(checkpoint: Path | None) -> list[str]:
         low, high = (found.get("ci95") or {}).get(name) or (None, None)
         interval = "-" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}"
         lines.append(f"| {name} | {100 * found[name]:.1f} | {interval} |")
-    return [*lines, "", "Calling every cycle normal has specificity 100, sensitivity 0 and Score 50."]
+    lines += ["", "Calling every cycle normal has specificity 100, sensitivity 0 and Score 50."]
+    return lines + [line for warning in found.get("warnings", []) for line in ("", f"**Warning:** {warning}.")]

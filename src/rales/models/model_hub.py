@@ -30,8 +30,11 @@ def split_name(word: str) -> tuple[str, str | None]:
 
 
 def hub_address() -> str | None:
-    """-> the hub to ask, None for that of huggingface_hub."""
-    return os.environ.get("HF_ENDPOINT")
+    """-> the hub to ask, None for that of huggingface_hub. Errors: an HF_ENDPOINT that is no web address."""
+    address = os.environ.get("HF_ENDPOINT") or None
+    if address is not None and not address.startswith(("http://", "https://")):
+        raise UsageError(f"HF_ENDPOINT={address}: expected an address that begins with https:// or http://")
+    return address
 
 
 def fetch_model(word: str) -> Path:
@@ -40,9 +43,9 @@ def fetch_model(word: str) -> Path:
     Raises
     ------
     UsageError
-        Another form of name; huggingface_hub (extra `hub`) is not installed.
+        Another form of name, also of HF_ENDPOINT; huggingface_hub (extra `hub`) is not installed.
     FileNotFoundError
-        There is no such model, it holds no model of Rales, or the hub is out of reach.
+        There is no such model or revision, it holds no model of Rales, or the hub is out of reach.
     """
     repository, revision = split_name(word)
     require_packages(word, "hub", "huggingface_hub")
@@ -52,16 +55,26 @@ def fetch_model(word: str) -> Path:
         HfHubHTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
+        RevisionNotFoundError,
     )
 
+    address = hub_address()
     try:
-        return Path(hf_hub_download(repository, CHECKPOINT, revision=revision, endpoint=hub_address()))
+        return Path(hf_hub_download(repository, CHECKPOINT, revision=revision, endpoint=address))
     except RepositoryNotFoundError:
         sentence = "there is no such model, or it is private and HF_TOKEN does not open it"
-    except LocalEntryNotFoundError:
-        sentence = "it was not fetched before, and the hub is out of reach"
+    except RevisionNotFoundError:
+        sentence = f"it has no branch, tag or commit {revision or 'main'}"
+    except LocalEntryNotFoundError as error:  # what kept it from being fetched is behind it
+        sentence = "it was not fetched before, and " + (describe_answer(error.__cause__) or "the hub is out of reach")
     except EntryNotFoundError:
         sentence = f"it has no {CHECKPOINT}, so it is no model of Rales"
     except (HfHubHTTPError, OSError) as error:
-        sentence = f"the hub is out of reach ({type(error).__name__})"
+        sentence = describe_answer(error) or f"the hub is out of reach ({type(error).__name__})"
     raise FileNotFoundError(f"{word}: {sentence}")
+
+
+def describe_answer(error: BaseException | None) -> str:
+    """Error of huggingface_hub -> that the hub answered, and how; "" if it did not."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return "" if status is None else f"the hub answered with HTTP status {status}"
