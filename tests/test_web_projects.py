@@ -4,14 +4,18 @@ import hashlib
 import io
 import json
 import shutil
+import sqlite3
 import zipfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from rales.data import audit_data
+from rales.data import audit_data, icbhi
+from rales.web.store import Store
+from tests.attack.store_kills import added
 from tests.served import recording, served, until
 
 
@@ -89,7 +93,7 @@ def test_sound_is_decoded_when_it_is_asked_for(opened: httpx.Client, folder: Pat
     assert opened.post(f"/recordings/{found[next(iter(found))]['id']}/scores", json=spans).status_code == 200
 
 
-def test_a_project_leaves_as_data(opened: httpx.Client, folder: Path, tmp_path: Path) -> None:
+def test_a_project_leaves_as_data(place: Path, opened: httpx.Client, folder: Path, tmp_path: Path) -> None:
     found = listed(opened)
     (session,) = opened.get("/sessions").json()
     one = found["alone.wav"]["id"]
@@ -104,6 +108,9 @@ def test_a_project_leaves_as_data(opened: httpx.Client, folder: Path, tmp_path: 
     assert audit.problems == []
     assert audit.cycles.groupby("recording")["label"].agg(list)["alone"] == ["both"]
     assert len(audit.recordings) == 4
+    patients = dict(zip(audit.cycles["recording"], audit.cycles["patient"], strict=True))
+    stem = recording(place, 1).stem  # in a folder of the project, it is the same patient's
+    assert patients[f"ward/{stem}"] == icbhi.parse_recording_name(stem)["patient"]
     history = json.loads((tmp_path / "history.json").read_text())["recordings"]["alone.wav"]
     assert [(each["reader"], each["revision"]) for each in history] == [("", 1), ("Anna", 1)]
     assert "Anna" in (tmp_path / "readers.csv").read_text()
@@ -124,3 +131,22 @@ def test_what_is_new_or_gone_is_seen_at_the_next_start(place: Path, folder: Path
         found = {one["path"]: one for one in rows.get(f"/sessions/{session['id']}").json()["recordings"]}
     assert found["alone.wav"]["id"] == before["alone.wav"]["id"]
     assert "its sound is missing" in found["alone.wav"]["problem"]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("id", ".."),
+        ("id", "../../../photos"),
+        ("id", b"0123456789abcdef"),
+        ("linked", "/etc/passwd"),
+        ("linked", "a/../../b"),
+    ],
+)
+def test_a_store_that_came_with_a_folder_leads_nowhere_else(tmp_path: Path, column: str, value: Any) -> None:
+    store = Store(tmp_path / "store")
+    added(store, store.new_session("Ward"), "a")
+    with closing(sqlite3.connect(store.folder / "sessions.sqlite")) as db, db:
+        db.execute(f"UPDATE recordings SET {column} = ?", (value,))
+    with pytest.raises(OSError, match="holds a recording .*nothing in the folder was changed"):
+        Store(tmp_path / "store")

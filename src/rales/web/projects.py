@@ -176,7 +176,7 @@ def write_project(service: "Service", session: Row, out: Path) -> None:
             usable = [line for line in service.lines(row) if not line["unusable"]]
             table = cycle_edits.make_cycle_table(name, file, usable, service.label_set)
             if len(table):
-                tables.append(table.assign(device=row["device"], location=row["location"]))
+                tables.append(table.assign(**{part: row[part] for part in ("patient", "device", "location")}))
         if tables:
             archive.writestr("manifest.csv", format_csv(pd.concat(tables, ignore_index=True)))
         decided = readers.readers_table(service, session["id"])
