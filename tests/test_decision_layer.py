@@ -1,6 +1,8 @@
 """M2D2's decision layer: threshold by hand with each of its ties, shifts, and several runs as one."""
 
+import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,11 @@ def test_what_is_not_one(runs: Path) -> None:
         evaluate_ensemble([model], other)
     with pytest.raises(UsageError, match="expected models of the same classes"):
         evaluate_ensemble([model, tiny.model("classes=a,b")], other)
+    chosen = replace(model.recipe.settings, train=replace(model.recipe.settings.train, select="test_best"))
+    cheat = copy.copy(model)
+    cheat.recipe = replace(model.recipe, settings=chosen)
+    with pytest.raises(UsageError, match="chose their epochs in different ways"):
+        evaluate_ensemble([model, cheat], read_cycles(runs / "data"))
 
 
 def test_by_the_command(runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

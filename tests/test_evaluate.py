@@ -192,7 +192,10 @@ def test_lines_for_a_person(place: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_events_are_found_and_scored(place: Path, model: Predictor, capsys: pytest.CaptureFixture[str]) -> None:
+    own = evaluate_events(model, place / "data")["protocol"]  # of the run's own split
+    assert (own["part"], own["cycles_trained_on"]) == ("test", 0)
     told = evaluate_events(model, place / "data", part="all")
+    assert told["protocol"]["cycles_trained_on"] > 0
     assert told["events"]["annotated"] == len(read_cycles(place / "data"))
     found = model.predict(place / "data", cycles="segment")
     assert told["events"]["found"] == found["label"].notna().sum()

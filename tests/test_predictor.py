@@ -341,6 +341,7 @@ def test_evaluation_equals_that_of_the_run(place: Path) -> None:
     cycles = read_cycles(place / "data")
     figures = evaluate_run(place / "run", cycles, cache_folder=place / "cache")
     stored = run_folder.read_json(place / "run" / "evaluation.json")
+    assert stored.pop("parameters")["trained"] > 0  # of the training alone
     for name, value in stored.items():
         if name == "protocol":
             assert {key: figures[name][key] for key in value} == value

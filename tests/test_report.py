@@ -674,6 +674,18 @@ def test_a_choice_on_the_test_set_is_no_honest_figure(tmp_path: Path) -> None:
     assert not found.honest
 
 
+@pytest.mark.parametrize("facts", [{"name": "leaky_cycles"}, {"test_recordings_heard": 3}])
+def test_a_figure_of_test_patients_who_train_is_no_honest_one(tmp_path: Path, facts: dict[str, Any]) -> None:
+    write_run(tmp_path / "run", SEED0)
+    path = tmp_path / "run" / "config.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"split": record["split"] | facts}))
+    [system] = load_systems(tmp_path)
+    assert not headline.find_headline([system]).honest
+    assert f"Highest figure, {system.heard_test}: " in str(headline.headline_blocks([system])[0])
+    assert system.name.startswith("leaky: ") == ("name" in facts)
+
+
 def test_each_patient_has_a_row_the_worst_first(page: Page) -> None:
     """Cycles 2i and 2i + 1 are of patient 100 + i, and both seeds count."""
     [start] = [i for i, row in enumerate(page.rows) if row[:2] == ["Patient", "Device"]]

@@ -219,6 +219,12 @@ def test_the_probe_trains_its_layer_alone(trained: Any) -> None:
 # What is special to some
 
 
+def number_words(words: "pd.Series[str]") -> list[int]:
+    """-> the place of each word among all of them in order."""
+    known = sorted(set(words))
+    return [known.index(word) for word in words]
+
+
 @pytest.mark.parametrize("name", RECIPES.built_in)
 def test_inputs_hold_samples_or_a_picture_and_the_rest_has_a_name(name: str, cycles: pd.DataFrame) -> None:
     """A front-end's input is as long as the settings say; numbers about a row are columns of the table."""
@@ -233,6 +239,8 @@ def test_inputs_hold_samples_or_a_picture_and_the_rest_has_a_name(name: str, cyc
     of_devices = {"device_number": [DEVICES.index(device) for device in dataset.table["device"]]}
     known = {"moummad_mscl": {"group": [7] * len(some)}, "respirenet": of_devices, "wang_splice": of_devices}
     known |= dict.fromkeys(("nguyen_cotuning", "nguyen_stochnorm"), of_devices)
+    known["ast_sg_scl"] = {"device": number_words(dataset.table["device"])}
+    known["beats_pafa"] = {"patient": number_words(dataset.table["patient"])}
     assert {extra: values.tolist() for extra, values in dataset.extras.items()} == known.get(name, {})
 
 

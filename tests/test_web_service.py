@@ -441,7 +441,7 @@ def test_a_folder_that_is_none_of_ours(tmp_path: Path) -> None:
     other = Store(tmp_path / "other")
     with other.open() as db:
         db.execute("PRAGMA user_version = 99")
-    with pytest.raises(ValueError, match="layout 99, expected 2"):
+    with pytest.raises(ValueError, match=r"layout 99, expected \d"):
         Store(tmp_path / "other")
 
 

@@ -168,17 +168,19 @@ def protocol_line(protocol: dict[str, Any]) -> str:
     )
 
 
+def trained_lines(trained: int | None, what: str) -> list[str]:
+    """How many of what was scored the model was trained on, None where nobody knows -> a warning, if there is any."""
+    if trained is None:
+        return ["the model's record does not tell which recordings it was trained on: these may be among them"]
+    return [f"warning: {trained} of these {what} were seen in training"] if trained else []
+
+
 def evaluation_lines(figures: dict[str, Any]) -> list[str]:
     """Figures of `rales evaluate` -> lines: those of cycles where they are labelled, of findings, of recordings."""
     protocol = figures["protocol"]
-    trained = protocol["cycles_trained_on"]
     of_cycles = "score" in figures
     what = "cycles" if of_cycles else "recordings"
-    if trained is None:
-        lines = ["the model's record does not tell which recordings it was trained on: these may be among them"]
-    else:
-        lines = [f"warning: {trained} of these {what} were seen in training"] if trained else []
-
+    lines = trained_lines(protocol["cycles_trained_on"], what)
     if of_cycles:
         detected = detection_lines("cycles", figures["detection"]) if "detection" in figures else []
         if taught := protocol["cycles_calibrated_on"]:
@@ -256,6 +258,7 @@ def event_lines(found: dict[str, Any]) -> list[str]:
         rows.append([name, one["annotated"], one["found"], one["right"], *percents, format_number(one["error_rate"])])
     recordings, patients = (count_noun(protocol[each], each.removesuffix("s")) for each in ("recordings", "patients"))
     return [
+        *trained_lines(protocol["cycles_trained_on"], "cycles"),
         f"events of {recordings} of {patients}, part {protocol['part']}; found by {ways}",
         f"right: the class, the onset within {protocol['collar_s']:g} s, the offset within that or "
         f"{100 * protocol['offset_share']:g} % of the length",

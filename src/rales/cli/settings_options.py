@@ -72,7 +72,7 @@ def add_settings(word: Callable[..., Any], settings: Any, name: str) -> Callable
 
 def add_help(word: Callable[..., Any], option: str, help_text: str) -> Callable[..., Any]:
     """Function of a word -> the same, which says something else of one of its options."""
-    word.__annotations__[option] = Annotated[str, Parameter(help=help_text)]
+    word.__annotations__[option] = Annotated[str | None, Parameter(help=help_text)]
     return word
 
 

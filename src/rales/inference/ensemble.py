@@ -16,7 +16,7 @@ from rales.evaluation import predictions
 from rales.evaluation.decision_layer import ShiftedWaveforms, choose_frozen_threshold
 from rales.evaluation.metrics import count_outcomes, outcome_scores, predict_at_threshold
 from rales.evaluation.predictions import NOTICE
-from rales.inference.evaluate import is_training_data, score_sides
+from rales.inference.evaluate import count_trained, is_training_data, score_sides
 from rales.inference.predictor import Predictor
 from rales.typing import Probabilities
 
@@ -63,6 +63,8 @@ def evaluate_ensemble(
     label_set = models[0].label_set
     if any(model.label_set != label_set for model in models) or label_set.independent:
         raise UsageError("--shifts and several runs: expected models of the same classes, each excluding the others")
+    if len({model.recipe.settings.train.select for model in models}) > 1:
+        raise UsageError("the runs chose their epochs in different ways (train.select); give runs of one of them")
     cycles = data
     if not isinstance(cycles, pd.DataFrame):
         cycles = read_cycles(cast(Any, data), skip_damaged=skip_damaged, label_set=label_set)
@@ -77,7 +79,9 @@ def evaluate_ensemble(
     mean = np.mean(answers, axis=0)
     true = class_numbers(cycles.assign(label=cycles["label"].where(test | validation, label_set.classes[0])), label_set)
     threshold, reason = None, "the runs held out no patients in common; train them with --select validation"
-    if validation.any():
+    if models[0].recipe.settings.split.name in splits.LEAKY:
+        reason = "leaky split: validation patients train, too"
+    elif validation.any():
         try:
             patients = cycles["patient"].to_numpy()[validation]
             threshold = choose_frozen_threshold(true[validation], mean[validation], patients, label_set)
@@ -94,6 +98,8 @@ def evaluate_ensemble(
         called=predict_at_threshold(mean[test], threshold, label_set),
     )
 
+    trained = [count_trained(model.record, table, same=True) for model in models]
+
     def score(probabilities: Probabilities) -> dict[str, float]:
         return outcome_scores(count_outcomes(true[test], probabilities[test].argmax(axis=1)))
 
@@ -102,7 +108,7 @@ def evaluate_ensemble(
         "selected_epoch": [model.record["epoch"] for model in models],
         "recipe": ", ".join(dict.fromkeys(model.record["recipe"] for model in models)),
         "part": "test",
-        "cycles_trained_on": 0,
+        "cycles_trained_on": None if None in trained else max(trained),
         "cycles_calibrated_on": 0,
     }
     figures["decision_layer"] = {

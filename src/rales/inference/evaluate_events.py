@@ -5,10 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from rales.data import read_cycles
+from rales.data import read_cycles, splits
 from rales.evaluation.event_scores import COLLAR_S, OFFSET_SHARE, Event, score_events
 from rales.evaluation.predictions import NOTICE
-from rales.inference.evaluate import find_rows
+from rales.inference.evaluate import count_trained, find_rows, is_training_data
 from rales.inference.predictor import Predictor
 
 
@@ -28,13 +28,17 @@ def evaluate_events(
     data
         As for `evaluate_data`.
     part
-        One of its parts; None for the test side, or all where there is none.
+        One of its parts; None for the test side, of the data of its training that of its own split, or all where there
+        is none.
     skip_damaged
         Whether damaged recordings are left out; else the first is an error.
     progress
         Whether a bar is shown.
     """
     cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=False, label_set=model.label_set)
+    same = "digest" in model.record.get("split", {}) and is_training_data(model.record, cycles)
+    if same:
+        cycles = splits.divide_cycles(cycles, model.recipe.settings, needed=())
     chosen = part or ("test" if "test" in set(cycles["split"]) else "all")
     rows = cycles[find_rows(cycles, chosen)]
     problems: list[str] = []
@@ -50,6 +54,7 @@ def evaluate_events(
             "part": chosen,
             "recordings": len(paths),
             "patients": int(rows["patient"].nunique()),
+            "cycles_trained_on": count_trained(model.record, rows, same),
             "collar_s": COLLAR_S,
             "offset_share": OFFSET_SHARE,
         },

@@ -54,16 +54,20 @@ def answer_by_runs(cycles: pd.DataFrame, folders: Sequence[Path], label_set: Lab
             raise UsageError(f"{folder}: a run of {', '.join(run.label_set.classes)}; expected {label_set.classes}")
         if run.split.get("name") in splits.LEAKY:
             raise UsageError(f"{folder}: its split is leaky, so its answers are to patients that it was trained on")
+        if run.split.get("test_recordings_heard"):
+            raise UsageError(f"{folder}: the model that it goes on from was trained on some of its test recordings")
         if run.predictions is None:
             raise UsageError(f"{folder}: no predictions.csv; train it again")
-        tables.append(run.predictions[["recording", "cycle", *label_set.columns]])
+        both_sides = list(map(str, run.split.get("overlap_patients") or ()))  # of the official list
+        answered = run.predictions[~run.predictions["patient"].astype(str).isin(both_sides)]
+        tables.append(answered[["recording", "cycle", *label_set.columns]])
     if not tables:
         raise UsageError(f"{', '.join(map(str, folders))}: no finished run; give folders of `rales train` or `sweep`")
     answers = pd.concat(tables).groupby(["recording", "cycle"], as_index=False).mean()
     rows = cycles.merge(answers, on=["recording", "cycle"], how="inner")
     if rows.empty:
         raise UsageError("none of the runs' test cycles is in this data; give the data that they were trained with")
-    return rows, f"the test cycles of {len(tables)} runs"
+    return rows, f"the test cycles of {len(tables)} run{'s' * (len(tables) != 1)}"
 
 
 def answer_by_statistics(

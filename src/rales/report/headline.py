@@ -17,7 +17,7 @@ CONSTANT = 50.0  # Score of every cycle called normal
 
 
 class Headline(NamedTuple):
-    """A system's figures, and whether the test cycles had no part in choosing them."""
+    """A system's figures, and whether neither training nor choosing had a part of the test cycles."""
 
     system: System
     outcome: ProtocolOutcome
@@ -34,7 +34,8 @@ def headline_blocks(systems: list[System]) -> list[Block]:
     if not system.incomparable:
         references.append((float(PHYSICIANS[-1]), PHYSICIANS[0].partition(",")[0]))
     of_many = f", of {count_noun(len(systems), 'system')}" if len(systems) > 1 else ""
-    title = f"{'Best honest figure' if honest else 'Highest figure, chosen on the test set'}{of_many}"
+    doubt = f"Highest figure, {system.heard_test or 'chosen on the test set'}"
+    title = f"{'Best honest figure' if honest else doubt}{of_many}"
     words = f"{system.name}, {outcome.words}"
     glance = Glance(
         f"{title}: {words}",
@@ -49,17 +50,19 @@ def headline_blocks(systems: list[System]) -> list[Block]:
 
 
 def find_headline(systems: list[System]) -> Headline:
-    """-> of the systems with validation patients the best on these; else the only system there is, by its last epoch
-    where its runs tell of it; else that of the highest mean Score, which the test cycles have then chosen."""
-    validated = [s for s in systems if s.is_validated and s.select != "test_best"]
-    honest = bool(validated) or len(systems) == 1
-    system = (validated or sorted(systems, key=mean_score, reverse=True))[0]
+    """-> of the systems that heard no test patient (of all, if none is left) and have validation patients the best on
+    these; else the only one there is, by its last epoch where its runs tell of it; else that of the highest mean Score,
+    which the test cycles have then chosen."""
+    clean = [s for s in systems if not s.heard_test] or systems
+    validated = [s for s in clean if s.is_validated and s.select != "test_best"]
+    honest = bool(validated) or len(clean) == 1
+    system = (validated or sorted(clean, key=mean_score, reverse=True))[0]
     outcome = protocol_outcome(system, system.select)
     if system.select == "test_best":
         last = protocol_outcome(system, "last")
         outcome, honest = last or outcome, honest and last is not None
     assert outcome is not None  # a system has figures under its own protocol
-    return Headline(system, outcome, honest)
+    return Headline(system, outcome, honest and not system.heard_test)
 
 
 def verdict_on(score: float, low: float, high: float, normal: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from rales.data import splits
 from rales.evaluation import bootstrap, calibration, metrics
 from rales.labels import LabelSet
 from rales.report.load_runs import (
@@ -46,6 +47,14 @@ class System:
     @property
     def select(self) -> str:
         return self.runs[0].select
+
+    @property
+    def heard_test(self) -> str:
+        """How its test patients, or recordings of them, had a part in training; "" if not, as far as is known."""
+        if any(run.split.get("name") in splits.LEAKY for run in self.runs):
+            return "of a leaky split"
+        heard = any(run.split.get("test_recordings_heard") for run in self.runs)
+        return "of a model that heard test recordings before" if heard else ""
 
     @property
     def is_validated(self) -> bool:
@@ -261,11 +270,12 @@ def name_systems(groups: list[list[Run]]) -> list[str]:
 
 
 def plain_name(run: Run) -> str:
+    leaky = "leaky: " if run.record.get("split", {}).get("name") in splits.LEAKY else ""
     words = [str(run.config[key]) for key in ("variant", "size") if run.config.get(key)]
     words += [fidelity] if (fidelity := run.config.get("fidelity", "corrected")) != "corrected" else []
     words += [str(term) for term in [run.config.get("loss", "cross_entropy")] if term != "cross_entropy"]
     words += [str(found) for found in [run.record.get("provenance", "ours")] if found != "ours"]
-    return f"{run.recipe} ({', '.join(words)})" if words else run.recipe
+    return leaky + (f"{run.recipe} ({', '.join(words)})" if words else run.recipe)
 
 
 def tell_apart(name: str, own: dict[str, Any], names: list[str], settings: list[dict[str, Any]]) -> str:
