@@ -1,17 +1,31 @@
 """A folder of this machine opened in place: nothing in it changes, no sound is copied, and it leaves as data."""
 
+import asyncio
 import hashlib
 import io
 import json
+import os
 import shutil
+import sqlite3
 import zipfile
+from concurrent.futures import CancelledError, Future
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
 
-from rales.data import audit_data
+from rales.data import audit_data, icbhi, read_events
+from rales.data.events import Event
+from rales.errors import UsageError
+from rales.web import check_apart
+from rales.web.projects import Project
+from rales.web.security import ApiError
+from rales.web.service import Service
+from rales.web.store import Store
+from tests.attack.store_kills import added
 from tests.served import recording, served, until
 
 
@@ -26,6 +40,8 @@ def folder(place: Path) -> Path:
             shutil.copy(file, project / where / file.name)
     shutil.copy(recording(place, 0), project / "ward" / "again.wav")
     shutil.copy(recording(place, 2), project / "alone.wav")
+    (project / "alone.txt").write_text("0 1 0 0\n" * 40_000)
+    os.utime(project / "alone.wav", (0, 0))  # before the first year that a zip knows
     (project / "broken.wav").write_bytes(b"RIFF nothing")
     return project
 
@@ -73,6 +89,7 @@ def test_its_recordings_are_in_the_queue_with_their_annotations(
     assert str(folder) not in json.dumps(found)  # no visitor reads where this machine keeps them
     copies = [note for path in (first, "ward/again.wav") for note in found[path]["notes"]]
     assert copies == [f"the same sound as {first}"]
+    assert found["alone.wav"]["notes"] == ["alone.txt: larger than 256 KiB; not used"]
 
 
 def test_sound_is_decoded_when_it_is_asked_for(opened: httpx.Client, folder: Path, monkeypatch: Any) -> None:
@@ -89,12 +106,13 @@ def test_sound_is_decoded_when_it_is_asked_for(opened: httpx.Client, folder: Pat
     assert opened.post(f"/recordings/{found[next(iter(found))]['id']}/scores", json=spans).status_code == 200
 
 
-def test_a_project_leaves_as_data(opened: httpx.Client, folder: Path, tmp_path: Path) -> None:
+def test_a_project_leaves_as_data(place: Path, opened: httpx.Client, folder: Path, tmp_path: Path) -> None:
     found = listed(opened)
     (session,) = opened.get("/sessions").json()
     one = found["alone.wav"]["id"]
     body = {"recording": one, "base": 0, "cycles": [{"start_s": 0, "end_s": 2, "label": "both", "confirmed": True}]}
-    assert opened.post("/annotations", json=body).status_code == 201
+    wheeze: dict[str, Any] = {"kind": "wheeze", "start_s": 0.5, "end_s": 0.9, "low_hz": 300.0, "high_hz": 400.0}
+    assert opened.post("/annotations", json={**body, "events": [wheeze]}).status_code == 201
     assert opened.post("/annotations", json={**body, "reader": "Anna"}).status_code == 201
     answer = opened.get(f"/sessions/{session['id']}/project/export")
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
@@ -104,8 +122,12 @@ def test_a_project_leaves_as_data(opened: httpx.Client, folder: Path, tmp_path: 
     assert audit.problems == []
     assert audit.cycles.groupby("recording")["label"].agg(list)["alone"] == ["both"]
     assert len(audit.recordings) == 4
+    patients = dict(zip(audit.cycles["recording"], audit.cycles["patient"], strict=True))
+    stem = recording(place, 1).stem  # in a folder of the project, it is the same patient's
+    assert patients[f"ward/{stem}"] == icbhi.parse_recording_name(stem)["patient"]
     history = json.loads((tmp_path / "history.json").read_text())["recordings"]["alone.wav"]
-    assert [(each["reader"], each["revision"]) for each in history] == [("", 1), ("Anna", 1)]
+    assert [(each["reader"], each["revision"]) for each in history] == [("", 1), ("", 0), ("Anna", 1), ("Anna", 0)]
+    assert read_events(tmp_path / "alone_events.aoef.json") == [Event(**wheeze)]
     assert "Anna" in (tmp_path / "readers.csv").read_text()
     assert "not a diagnosis" in (tmp_path / "README.txt").read_text()
     assert list((folder / ".rales" / "arriving").iterdir()) == []
@@ -118,9 +140,92 @@ def test_what_is_new_or_gone_is_seen_at_the_next_start(place: Path, folder: Path
         before = listed(client)
     (project / "alone.wav").unlink()
     shutil.copy(recording(place, 3), project / "new.wav")
+    replaced = f"ward/{recording(place, 1).name}"
+    shutil.copy(recording(place, 4), project / replaced)
+    with suppress(OSError):  # of a disk that takes no such name
+        Path(os.fsdecode(os.fsencode(project) + b"/bad\xff.wav")).write_bytes(b"RIFF")
     with served(place, folder=project / ".rales", project=project) as client:
         (session,) = client.get("/sessions").json()
-        rows = until(lambda: len(client.get(f"/sessions/{session['id']}").json()["recordings"]) == 6 and client)
-        found = {one["path"]: one for one in rows.get(f"/sessions/{session['id']}").json()["recordings"]}
-    assert found["alone.wav"]["id"] == before["alone.wav"]["id"]
-    assert "its sound is missing" in found["alone.wav"]["problem"]
+        address = f"/sessions/{session['id']}"
+        until(lambda: len(client.get(address).json()["recordings"]) == 7)
+        found = client.get(address).json()["recordings"]
+        gone, old = (client.get(f"/recordings/{before[path]['id']}").json() for path in ("alone.wav", replaced))
+        assert "its sound is missing" in gone["problem"]
+        assert "its file holds another sound now" in old["problem"]
+        assert len(old["cycles"]) == 4
+        assert client.get(f"/recordings/{old['id']}/audio").status_code == 404
+        assert sum(one["path"] == replaced for one in found) == 2
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("id", ".."),
+        ("id", "../../../photos"),
+        ("id", b"0123456789abcdef"),
+        ("linked", "/etc/passwd"),
+        ("linked", "a/../../b"),
+    ],
+)
+def test_a_store_that_came_with_a_folder_leads_nowhere_else(tmp_path: Path, column: str, value: Any) -> None:
+    store = Store(tmp_path / "store")
+    added(store, store.new_session("Ward"), "a")
+    with closing(sqlite3.connect(store.folder / "sessions.sqlite")) as db, db:
+        db.execute(f"UPDATE recordings SET {column} = ?", (value,))
+    with pytest.raises(OSError, match=r"holds a recording .*nothing in the folder was changed"):
+        Store(tmp_path / "store")
+
+
+def test_what_is_said_of_one_folder_never_stands_on_another(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    second.mkdir()
+
+    def opened_in(place: Path, folder: Path) -> Project:
+        return Project(folder, cast(Any, SimpleNamespace(store=Store(place))))
+
+    opened_in(first / ".rales", first)
+    first = first.rename(tmp_path / "moved")
+    opened_in(first / ".rales", first)  # with all that it holds
+    opened_in(tmp_path / "store", first)
+    for place in (tmp_path / "store", first / ".rales"):
+        with pytest.raises(ValueError, match="not of those in"):
+            opened_in(place, second)
+
+
+def test_the_folder_of_the_service_is_apart_from_the_project(tmp_path: Path) -> None:
+    for apart in ("other", "F/.rales", "F/.x/store"):
+        check_apart(tmp_path / apart, tmp_path / "F")
+    for shared in ("F", ".", "F/store", "other/../F"):
+        with pytest.raises(UsageError, match="shares its files"):
+            check_apart(tmp_path / shared, tmp_path / "F")
+
+
+@pytest.mark.parametrize(
+    ("error", "ended", "marked"),
+    [
+        (ApiError(503, "the decoder ended"), False, False),
+        (CancelledError(), True, False),
+        (ApiError(422, "damaged"), True, True),
+        (RuntimeError("a fault"), False, True),
+    ],
+)
+def test_what_ends_with_the_service_is_not_the_recordings_fault(error: Exception, ended: bool, marked: bool) -> None:
+    marks = list[Any]()
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    store = SimpleNamespace(recording=lambda *_: {"name": "a"}, place=Path, mark=lambda *words: marks.append(words[:2]))
+    model, queue = SimpleNamespace(default="first"), SimpleNamespace(ended=ended)
+    service = cast(Any, SimpleNamespace(store=store, models=model, queue=queue, predict=fail))
+    Service.score(service, "a")
+    assert marks == ([("a", "failed")] if marked else [])
+
+
+def test_what_is_wrong_with_a_file_is_no_fault_of_the_model() -> None:
+    future: Future[Any] = Future()
+    future.set_exception(ApiError(422, "a: damaged"))
+    service = cast(Any, SimpleNamespace(queue=SimpleNamespace(ask=lambda _: future)))
+    with pytest.raises(ApiError) as raised:
+        asyncio.run(Service.answered(service, lambda: None, Path("a.wav"), "a"))
+    assert (raised.value.status, raised.value.sentence) == (422, "a: damaged")

@@ -54,6 +54,8 @@ def serve_page(
         raise ValueError(why)
     if project is not None and not project.is_dir():
         raise UsageError(f"{project}: no such folder; give one that holds recordings")
+    if project is not None and folder is not None:
+        check_apart(folder, project)
     if token is not None and len(token) < access_token.SHORTEST:
         raise UsageError(f"the token has {len(token)} characters, expected {access_token.SHORTEST} or more")
     settings = Settings(
@@ -66,6 +68,14 @@ def serve_page(
         allow_hosts=allow_hosts,
     )
     run_server(settings, bind_socket(host, port), made=token is None, show=show)
+
+
+def check_apart(folder: Path, project: Path) -> None:
+    """Refuse a folder of the service in which it would take a project's files for its own. Errors: UsageError."""
+    ours, theirs = folder.resolve(), project.resolve()
+    hidden = ours.is_relative_to(theirs) and any(part[0] == "." for part in ours.relative_to(theirs).parts)
+    if theirs.is_relative_to(ours) or (ours.is_relative_to(theirs) and not hidden):
+        raise UsageError(f"--folder {folder}: shares its files with the project {project}; choose one outside of it")
 
 
 def run_server(settings: Settings, listener: socket.socket, *, made: bool, show: bool) -> None:

@@ -49,14 +49,14 @@ class Decoder:
         self.places = asyncio.Semaphore(limits.decoders)
         self.starting = asyncio.Lock()
 
-    async def decode(self, path: Path, out: Path) -> dict[str, Any]:
-        """Audio file -> facts; then `out` holds audio.wav and page.wav (see sandbox.py).
+    async def decode(self, path: Path, out: Path | None) -> dict[str, Any]:
+        """Audio file -> facts; then `out`, where one is given, holds audio.wav and page.wav (see sandbox.py).
 
         A file that was under way when the sandbox ended, or for which it did not start, is tried again, with all of its
         time. Errors: Undecodable; Lost after the last try.
         """
         limits = self.limits
-        words = {"path": str(path), "out": str(out), "duration_s": limits.duration_s}
+        words = {"path": str(path), "out": str(out) if out else None, "duration_s": limits.duration_s}
         words |= {"decode_s": limits.decode_s, "decode_bytes": limits.decode_bytes}
         async with self.places:
             answer = await self.repeated(words)

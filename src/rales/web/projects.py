@@ -8,29 +8,36 @@ import asyncio
 import hashlib
 import json
 import logging
+import os
 import threading
 import zipfile
 from collections import OrderedDict
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from rales.audio import io
 from rales.data.annotation_dialects import has_suffix
+from rales.data.event_writers import format_events
 from rales.data.reader import list_files
 from rales.data.recording_annotations import find_annotations, read_any_annotation
 from rales.errors import FileProblem
 from rales.evaluation.predictions import NOTICE
 from rales.inference.prediction_writers import format_csv
 from rales.typing import Row
-from rales.web import cycle_edits, readers
+from rales.web import cycle_edits, event_marks, readers
+from rales.web.security import ApiError
 from rales.web.store import Store
 
 if TYPE_CHECKING:
     from rales.web.service import Service
 
 DECODED = 32  # recordings whose decoded sound is kept
+CHANGED = (
+    "its file holds another sound now, which is a recording of its own from the next start; remove this one, or put "
+    "the file back"
+)
 SOUND = ("audio.wav", "page.wav")
 log = logging.getLogger(__name__)
 
@@ -43,8 +50,24 @@ class Project:
         self.decoded: OrderedDict[str, None] = OrderedDict()
         self.lock = threading.Lock()
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.digests = dict[str, tuple[tuple[int, int], str]]()  # file -> its size and time, and its SHA-256
+        self.claim_store(service.store.folder)
         for row in service.store.rows("SELECT id FROM recordings WHERE linked != ''"):
             remove_sound(service.store, row["id"])  # what the service before had decoded
+
+    def claim_store(self, store: Path) -> None:
+        """Note whose labels a store holds, so that they never stand on the recordings of another folder. Errors: it is
+        another one's."""
+        folder, inside = self.folder.resolve(), store.resolve()
+        own = os.path.relpath(folder, inside) if inside.is_relative_to(folder) else folder  # a folder may be moved
+        note, own_bytes = store / "project", os.fsencode(own)
+        if not note.exists():
+            note.write_bytes(own_bytes)
+        if (found := note.read_bytes()) != own_bytes:
+            raise ValueError(
+                f"{store}: holds what was said of the recordings in {os.fsdecode(found)}, not of those in "
+                f"{self.folder}; choose another --folder, or, if that folder was moved here, remove {note}"
+            )
 
     def start(self) -> None:
         """Take in what is new in the folder, while the service works already."""
@@ -53,53 +76,84 @@ class Project:
 
     def take_in(self) -> None:
         """Recordings of the folder that are not known yet become some of its session, with their annotations."""
-        store = self.service.store
+        store, new = self.service.store, 0
         try:
             session = self.open_session()
-            known = {row["linked"] for row in store.rows("SELECT linked FROM recordings")}
-            digests = {row["digest"]: row["path"] for row in store.rows("SELECT digest, path FROM recordings")}
+            rows = store.rows("SELECT linked, digest, path FROM recordings")
+            known = {(row["linked"], row["digest"]) for row in rows}
+            paths = {row["digest"]: row["path"] for row in rows}
             files = [file for file in list_files(self.folder) if has_suffix(file.name)]
-            fresh = [file for file in files if file.relative_to(self.folder).as_posix() not in known]
-            for file in fresh:
-                if store.count() >= self.service.limits.recordings:
-                    log.warning("%s: %d recordings are kept, the others are not taken", self.folder, store.count())
-                    break
-                self.take_file(session, file, digests)
-            log.warning("%s: %d recordings, %d of them new", self.folder, len(files), len(fresh))
+            for file in files:
+                linked = file.relative_to(self.folder).as_posix()
+                try:
+                    if (linked, self.digest_of(linked)) in known:
+                        continue
+                    if store.count() >= self.service.limits.recordings:
+                        log.warning("%s: %d recordings are kept, the others are not taken", self.folder, store.count())
+                        break
+                    self.take_file(session, linked, paths)
+                    new += 1
+                except (ApiError, OSError, ValueError) as error:  # the next file must have its turn
+                    log.warning("%s: not taken (%s)", file, describe_problem(error))
+            log.warning("%s: %d recordings, %d of them new", self.folder, len(files), new)
         except Exception:  # the service goes on with what it knows
-            log.exception("%s: not all of it could be taken in", self.folder)
+            if not self.service.queue.ended:
+                log.exception("%s: not all of it could be taken in", self.folder)
+
+    def digest_of(self, linked: str) -> str:
+        """A file of the folder -> the SHA-256 of its content, read anew where it has changed. Errors: OSError."""
+        file = self.folder / linked
+        stamp = file.stat().st_size, file.stat().st_mtime_ns
+        if linked not in self.digests or self.digests[linked][0] != stamp:
+            with file.open("rb") as content:
+                self.digests[linked] = stamp, hashlib.file_digest(content, "sha256").hexdigest()
+        return self.digests[linked][1]
+
+    def is_changed(self, row: Row) -> bool:
+        """Whether the file of a recording (a row of the store) was seen to hold another sound than what was heard."""
+        return row["linked"] in self.digests and self.digests[row["linked"]][1] != row["digest"]
 
     def open_session(self) -> str:
         """-> the session of the folder: the first one there was, or a new one named as it."""
         known = self.service.store.sessions()
         return str(known[-1]["id"]) if known else self.service.store.new_session(self.folder.name[:120] or "Project")
 
-    def take_file(self, session: str, file: Path, digests: dict[str, str]) -> None:
-        """A file of the folder becomes a recording; `digests` holds the paths of those that are known."""
-        linked = file.relative_to(self.folder).as_posix()
-        path, original, notes = cycle_edits.relative_path(linked), None, list[str]()
+    def take_file(self, session: str, linked: str, paths: dict[str, str]) -> None:
+        """A file of the folder becomes a recording; `paths` holds those of the digests that are known. Errors: ApiError
+        where the decoder ended, ValueError for a name that is no Unicode."""
+        linked.encode()
+        path, digest, original, notes = cycle_edits.relative_path(linked), self.digest_of(linked), None, list[str]()
         facts: Row = {"duration_s": 0.0, "rate_hz": 0, "channels": 0}
         try:
-            info = io.read_audio_info(file)
-            facts = {"duration_s": info.duration_s, "rate_hz": info.rate_hz, "channels": info.channels}
-            with file.open("rb") as content:
-                digest = hashlib.file_digest(content, "sha256").hexdigest()
-            if digest in digests:
-                notes.append(f"the same sound as {digests[digest]}")
-            digests.setdefault(digest, path)
-            original, note = self.read_original(file, info.duration_s)
-            notes += note
-        except (FileProblem, OSError, ValueError) as error:  # its turn with the model says what is wrong with it
-            digest = ""
-            log.warning("%s", error)
-        recording = self.service.store.link_recording(
-            session, path, linked, {**facts, "digest": digest, "notes": notes}, original
-        )
-        self.service.queue.add(recording)
+            facts = self.wait(self.service.read_sound_facts(self.folder / linked, cycle_edits.recording_title(linked)))
+            notes += facts["notes"]
+            if digest in paths:
+                notes.append(f"the same sound as {paths[digest]}")
+            try:
+                original, note = self.read_original(self.folder / linked, facts["duration_s"])
+                notes += note
+            except (FileProblem, OSError) as error:
+                notes.append(f"annotation: {describe_problem(error)}; not used")
+        except ApiError as error:  # its turn with the model says what is wrong with it
+            if error.status == 503:
+                raise
+            log.warning("%s", error.sentence)
+        facts = {**facts, "digest": digest, "notes": notes}
+        self.service.queue.add(self.service.store.link_recording(session, path, linked, facts, original))
+        paths.setdefault(digest, path)
+
+    def wait(self, asked: Coroutine[Any, Any, Any]) -> Any:
+        """What the service's own thread makes of something, asked for in another one."""
+        assert self.loop is not None
+        return asyncio.run_coroutine_threadsafe(asked, self.loop).result()
 
     def read_original(self, file: Path, duration_s: float) -> tuple[cycle_edits.OriginalCycles | None, list[str]]:
         """A recording of the folder -> the cycles of its annotation, if it has one that says classes, and notes."""
         for annotation in find_annotations(file):
+            if annotation.stat().st_size > self.service.limits.annotation_bytes:
+                return None, [
+                    f"{annotation.name}: larger than {self.service.limits.annotation_bytes // 1024} KiB; not used"
+                ]
             found = read_any_annotation(annotation, duration_s, annotation.name, self.service.label_set)
             if found.passed_over or found.problems:
                 return None, [found.problems[0] if found.problems else f"{annotation.name}: {found.passed_over}"]
@@ -113,20 +167,25 @@ class Project:
             return came, [note for note in [found.note(annotation.name)] if note]
         return None, []
 
-    def ensure_sound(self, recording: str, linked: str) -> None:
-        """Have a recording of the folder decoded where it is not; from any thread but the service's own. Errors:
-        ApiError."""
-        store = self.service.store
+    def ensure_sound(self, row: Row) -> None:
+        """Have a recording of the folder (a row of the store) decoded where it is not; from any thread but the
+        service's own. Errors: ApiError."""
+        store, recording = self.service.store, row["id"]
+        try:
+            self.digest_of(row["linked"])
+        except OSError as error:
+            raise ApiError(404, f"{row['name']}: cannot be read ({error.strerror})") from error
+        if self.is_changed(row):
+            remove_sound(store, recording)
+            raise ApiError(404, f"{row['name']}: {CHANGED}")
         with self.lock:
             self.decoded[recording] = None
             self.decoded.move_to_end(recording)
             gone = [self.decoded.popitem(last=False)[0] for _ in range(len(self.decoded) - DECODED)]
         for each in gone:
             remove_sound(store, each)
-        if all((store.place(recording) / name).is_file() for name in SOUND):
-            return
-        assert self.loop is not None
-        asyncio.run_coroutine_threadsafe(self.decode(recording, linked), self.loop).result()
+        if not all((store.place(recording) / name).is_file() for name in SOUND):
+            self.wait(self.decode(recording, row["linked"]))
 
     async def decode(self, recording: str, linked: str) -> None:
         place = self.service.store.place(recording)
@@ -140,6 +199,17 @@ class Project:
             (place / "audio.txt").write_text("".join(lines))
 
 
+def describe_problem(error: Exception) -> str:
+    """What was wrong with a file of the folder or beside it -> a sentence in which no visitor reads where it lies."""
+    if isinstance(error, ApiError):
+        return error.sentence
+    if isinstance(error, FileProblem):
+        return error.sentence(Path(error.path).name)
+    if isinstance(error, UnicodeEncodeError):
+        return "its name is no Unicode; rename it"
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
 def remove_sound(store: Store, recording: str) -> None:
     for name in (*SOUND, "audio.txt"):
         (store.place(recording) / name).unlink(missing_ok=True)
@@ -150,16 +220,17 @@ def remove_sound(store: Store, recording: str) -> None:
 
 def write_project(service: "Service", session: Row, out: Path) -> None:
     """A session -> a zip with a folder that `rales check` and `rales train` take: the sound, manifest.csv with the
-    labels that stand, readers.csv, the history of every annotation and README.txt. Sound is as it came where it
-    lies in the folder of the service, else as it was decoded."""
+    labels that stand, files of events, readers.csv, the history of every annotation and README.txt. Sound is as it
+    came where it lies in the folder of the service, else as it was decoded."""
     tables, history, left_out = list[pd.DataFrame](), dict[str, Any](), list[str]()
     names = {"readme", "manifest", "readers", "history"}
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
         for row in service.session_rows(session["id"]):
-            sound = service.original_sound(row)
-            title = cycle_edits.recording_title(row["path"])
-            if sound is None:
-                left_out.append(f"{title}: its sound is not there")
+            sound, title = service.original_sound(row), cycle_edits.recording_title(row["path"])
+            if sound is not None and row["linked"] and service.project:
+                service.project.digest_of(row["linked"])  # as it is now
+            if sound is None or service.missing_sound(row):
+                left_out.append(f"{title}: {service.missing_sound(row)}")
                 continue
             stem, number = cycle_edits.safe_path(title), 2
             name = stem
@@ -171,12 +242,15 @@ def write_project(service: "Service", session: Row, out: Path) -> None:
             history[file] = [
                 {"reader": who["reader"], "round": who["round"], **each}
                 for who in [{"reader": "", "round": 1}, *service.store.list_readers(row["id"])]
-                for each in service.store.revisions(row["id"], readers.name_reader(who["reader"], who["round"]))
+                for each in service.revisions(row["id"], readers.name_reader(who["reader"], who["round"]))
             ]
+            if row["events"]:
+                marked = event_marks.marked_of(row, service.label_set)._replace(file=Path(file).name)
+                archive.writestr(f"{name}_events.aoef.json", format_events(marked, "aoef"))
             usable = [line for line in service.lines(row) if not line["unusable"]]
             table = cycle_edits.make_cycle_table(name, file, usable, service.label_set)
             if len(table):
-                tables.append(table.assign(device=row["device"], location=row["location"]))
+                tables.append(table.assign(**{part: row[part] for part in ("patient", "device", "location")}))
         if tables:
             archive.writestr("manifest.csv", format_csv(pd.concat(tables, ignore_index=True)))
         decided = readers.readers_table(service, session["id"])
@@ -191,7 +265,8 @@ def describe_project(name: str, many: int, left_out: list[str]) -> str:
     lines += [
         "manifest.csv holds the cycles as they stand: `rales check manifest.csv`, `rales train --data manifest.csv`.",
         "Name the patients where their column is empty. `confirmed` says which labels a person has confirmed.",
-        "readers.csv holds what each reader decided (`rales agreement readers.csv`), history.json all saved revisions.",
+        "readers.csv holds what each reader decided (`rales agreement readers.csv`), history.json all revisions;",
+        "_events.aoef.json beside a recording the events that stand.",
         "",
         f"Recordings: {many}",
     ]

@@ -78,7 +78,8 @@ def run_child(job: dict[str, Any], out: int) -> None:
     if not platform_checks.LIMITS_MEMORY:
         watch_memory(job["decode_bytes"], give_up)
     try:
-        facts = decode_file(Path(job["path"]), Path(job["out"]), job["duration_s"], job["decode_bytes"])
+        out_folder = Path(job["out"]) if job["out"] else None
+        facts = decode_file(Path(job["path"]), out_folder, job["duration_s"], job["decode_bytes"])
         write_answer(out, {"id": job["id"], "ok": facts})
     except MemoryError:
         give_up()
@@ -120,8 +121,9 @@ def watch_memory(most: int, give_up: Callable[[], None]) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def decode_file(path: Path, out: Path, duration_s: float, decode_bytes: int) -> dict[str, Any]:
-    """Audio file -> `out`/audio.wav (its channels, float32, own rate) and `out`/page.wav (mono, 16 kHz).
+def decode_file(path: Path, out: Path | None, duration_s: float, decode_bytes: int) -> dict[str, Any]:
+    """Audio file -> its facts, and `out`/audio.wav (its channels, float32, own rate) and `out`/page.wav (mono, 16 kHz);
+    without `out` the facts alone, as the header has them.
 
     Errors: ValueError for what cannot be read, TooLarge.
     """
@@ -137,6 +139,9 @@ def decode_file(path: Path, out: Path, duration_s: float, decode_bytes: int) -> 
             f"takes {needed // MIB} MiB when decoded ({info.channels} channels at {info.rate_hz} Hz), at most "
             f"{decode_bytes // MIB} MiB are taken; save one channel at a lower rate"
         )
+    facts = {"rate_hz": info.rate_hz, "channels": info.channels, "bits": info.bits, "notes": list(info.notes)}
+    if out is None:
+        return {"duration_s": info.duration_s, **facts}
     heard, rate_hz = io.read_waveform(path)
     if info.channels == 1:
         soundfile.write(out / "audio.wav", heard, rate_hz, subtype="FLOAT")
@@ -146,13 +151,7 @@ def decode_file(path: Path, out: Path, duration_s: float, decode_bytes: int) -> 
                 file.write(block)
     played = io.resample_waveform(heard, rate_hz, PAGE_RATE_HZ)
     soundfile.write(out / "page.wav", np.clip(played, -1, 1), PAGE_RATE_HZ, subtype="PCM_16")
-    return {
-        "duration_s": len(heard) / rate_hz,
-        "rate_hz": rate_hz,
-        "channels": info.channels,
-        "bits": info.bits,
-        "notes": list(info.notes),
-    }
+    return {"duration_s": len(heard) / rate_hz, **facts}
 
 
 def format_clock(duration_s: float) -> str:

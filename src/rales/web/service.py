@@ -24,13 +24,14 @@ from rales.web import cycle_edits, event_marks, example, model_answers, platform
 from rales.web.decoding import Decoder, DecoderRestarted, Undecodable
 from rales.web.job_queue import JobQueue, QueueFull
 from rales.web.model_registry import ModelRegistry
-from rales.web.projects import Project
+from rales.web.projects import CHANGED, Project
 from rales.web.security import ApiError
 from rales.web.settings import Settings
 from rales.web.store import NOBODY, DuplicateRecording, LeftoverSound, RevisionConflict, Store, Who, remove_tree
 
 log = logging.getLogger(__name__)
 NO_SOUND = "its sound is missing in the service's folder; remove the recording and send it again"
+NO_FILE = "its sound is missing in the folder; put the file back, or remove the recording"
 
 
 class ReadEvents(NamedTuple):
@@ -75,13 +76,13 @@ class Service:
         """Begin to work; recordings that waited when the service ended go on waiting."""
         for recording in self.store.waiting():
             self.queue.add(recording)
-        self.queue.thread.start()
         if self.project:
-            self.project.start()
+            self.project.start()  # the model's thread asks it for sound
+        self.queue.thread.start()
         self.warming = asyncio.create_task(self.decoder.warm())
 
     async def stop(self) -> None:
-        self.queue.stop()
+        await asyncio.to_thread(self.queue.stop)  # the job under way may wait for a sound that is decoded here
         self.warming.cancel()
         await self.decoder.stop()
         self.lock.release()
@@ -124,14 +125,18 @@ class Service:
         note, beside = self.beside(place / "audio.txt", name, facts["duration_s"])
         return {**facts, **beside, "notes": [*facts["notes"], *([note] if note else [])]}
 
-    async def decode_sound(self, sound: Path, out: Path, name: str) -> Row:
-        """A file -> its facts; then `out` holds audio.wav and page.wav. Errors: ApiError."""
+    async def decode_sound(self, sound: Path, out: Path | None, name: str) -> Row:
+        """A file -> its facts; then `out`, where one is given, holds audio.wav and page.wav. Errors: ApiError."""
         try:
             return await self.decoder.decode(sound, out)
         except DecoderRestarted as error:
             raise ApiError(503, f"{name}: {error}", retry_after="5") from error
         except Undecodable as error:
             raise ApiError(413 if error.large else 422, f"{name}: {error}") from error
+
+    async def read_sound_facts(self, sound: Path, name: str) -> Row:
+        """A file of this machine -> its facts, without sound. Errors: ApiError."""
+        return await self.decode_sound(sound, None, name)
 
     @asynccontextmanager
     async def decoded_file(self, sound: Path, name: str) -> AsyncIterator[Path]:
@@ -147,12 +152,9 @@ class Service:
     def ensure_sound(self, recording: str) -> None:
         """Have the sound of a recording of the project decoded; from any thread but the service's own. Errors:
         ApiError."""
-        rows = self.store.rows("SELECT linked FROM recordings WHERE id = ? AND linked != ''", recording)
+        rows = self.store.rows("SELECT * FROM recordings WHERE id = ? AND linked != ''", recording)
         if self.project and rows:
-            self.project.ensure_sound(recording, rows[0]["linked"])
-
-    def has_sound(self, row: Row) -> bool:
-        return self.original_sound(row) is not None
+            self.project.ensure_sound(rows[0])
 
     def original_sound(self, row: Row) -> Path | None:
         """A row of the store -> its sound: the file of the project, else what the service decoded; None if it is
@@ -161,6 +163,12 @@ class Service:
             return self.store.place(row["id"]) / "audio.wav" if self.store.has_sound(row["id"]) else None
         sound = self.project.folder / row["linked"] if self.project else None
         return sound if sound is not None and sound.is_file() else None
+
+    def missing_sound(self, row: Row) -> str:
+        """A row of the store -> why its sound cannot be heard, "" where it can."""
+        if self.original_sound(row) is None:
+            return NO_FILE if row["linked"] else NO_SOUND
+        return CHANGED if self.project and self.project.is_changed(row) else ""
 
     def beside(self, text: Path, name: str, duration_s: float) -> tuple[str, Row]:
         """The text that came with a recording, if one did -> a note on it or "", and `annotated`, its cycles or None,
@@ -249,6 +257,8 @@ class Service:
             if not future.cancelled():
                 raise
             raise ApiError(503, "the service ends; ask again when it runs", retry_after="5") from None
+        except ApiError:  # what is wrong with a file of the project
+            raise
         except Exception as error:
             if is_full(error):
                 raise
@@ -269,8 +279,13 @@ class Service:
             self.predict(row, self.models.default)
             self.store.mark(recording, "ready")
         except ApiError as error:  # what is wrong with a file of the project
-            self.store.mark(recording, "failed", error.sentence[:500])
+            if error.status == 503:  # with the decoder instead: it goes on waiting, for the next start
+                log.warning("%s", error.sentence)
+            else:
+                self.store.mark(recording, "failed", error.sentence[:500])
         except Exception as error:  # the next recording must have its turn
+            if self.queue.ended:  # with it ended what was asked for; it goes on waiting
+                return
             sound = self.store.place(recording) / "audio.wav"
             self.store.mark(recording, "failed", describe_failure(error, sound, row["name"]).sentence[:500])
 
@@ -418,7 +433,8 @@ class Service:
         elif cycles is None:
             cycles, source = row["original"] or [], row["origin"] or ""
         scored = row["scored"] if current else []
-        row = row if self.has_sound(row) else {**row, "status": "failed", "problem": NO_SOUND}
+        if missing := self.missing_sound(row):
+            row = {**row, "status": "failed", "problem": missing}
         said = {"notes": self.store.notes(row["id"]), **model_answers.quality_of(scored)}
         name = icbhi.parse_recording_name(row["name"])
         about = {part: name.get(part, "") for part in ("patient", "location", "device")}
@@ -428,8 +444,8 @@ class Service:
     def sound(self, recording: str) -> Path:
         """-> what the browser plays of a recording. Errors: ApiError."""
         row = self.known(recording)
-        if not self.has_sound(row):
-            raise ApiError(404, f"{row['name']}: {NO_SOUND}")
+        if missing := self.missing_sound(row):
+            raise ApiError(404, f"{row['name']}: {missing}")
         self.ensure_sound(recording)
         return self.store.place(recording) / "page.wav"
 

@@ -122,6 +122,8 @@ class Store:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                 raise damaged_store(folder, found)
+        if 0 < version <= VERSION:
+            self.check_places(version)
         if version == 0:
             self.create()
         elif version in (1, 2, 3):
@@ -131,6 +133,18 @@ class Store:
                 f"{folder}: holds sessions of another version of Rales (layout {version}, expected {VERSION}); "
                 "choose another --folder"
             )
+
+    def check_places(self, version: int) -> None:
+        """Refuse a database, which may have come with somebody's folder, whose recordings would lie elsewhere than in
+        the service's folder and the project. Errors: OSError."""
+        linked = "linked" if version == VERSION else "''"
+        for row in self.rows(f"SELECT id, {linked} AS linked FROM recordings"):
+            if not (isinstance(row["id"], str) and re.fullmatch(r"\w+", row["id"])):
+                raise damaged_store(
+                    self.folder, f"holds a recording with the id {row['id']!r}, which Rales never gives"
+                )
+            if not isinstance(row["linked"], str) or ".." in Path(row["linked"]).parts or Path(row["linked"]).root:
+                raise damaged_store(self.folder, f"holds a recording at {row['linked']!r}, outside the folder")
 
     def create(self) -> None:
         """Make the tables in one transaction; those of one that was cut short, which hold nothing, are made anew."""
