@@ -226,6 +226,8 @@ def sincos_positions(dim: int, rows: int, columns: int) -> Tensor:
 
 def init_vit_weights(vit: ViT) -> None:
     """Random start of M2D: Xavier-uniform linear layers and patch projection, zero biases, cls ~ N(0, 0.02)."""
+    if vit.cls_token.is_meta:  # shapes alone
+        return
     nn.init.normal_(vit.cls_token, std=0.02)
     init_linear_weights(vit)
     projection = vit.patch_embed.proj.weight

@@ -245,7 +245,7 @@ def write_project(service: "Service", session: Row, out: Path) -> None:
                 for each in service.revisions(row["id"], readers.name_reader(who["reader"], who["round"]))
             ]
             if row["events"]:
-                marked = event_marks.marked_of(row, service.label_set)._replace(file=Path(file).name)
+                marked = event_marks.marked_of(row)._replace(file=Path(file).name)
                 archive.writestr(f"{name}_events.aoef.json", format_events(marked, "aoef"))
             usable = [line for line in service.lines(row) if not line["unusable"]]
             table = cycle_edits.make_cycle_table(name, file, usable, service.label_set)
