@@ -24,6 +24,7 @@ from rales.data.reader import list_files
 from rales.data.recording_annotations import find_annotations, read_any_annotation
 from rales.errors import FileProblem
 from rales.evaluation.predictions import NOTICE
+from rales.files.csv_cells import one_line
 from rales.inference.prediction_writers import format_csv
 from rales.typing import Row
 from rales.web import cycle_edits, event_marks, readers
@@ -94,7 +95,7 @@ class Project:
                     self.take_file(session, linked, paths)
                     new += 1
                 except (ApiError, OSError, ValueError) as error:  # the next file must have its turn
-                    log.warning("%s: not taken (%s)", file, describe_problem(error))
+                    log.warning("%s: not taken (%s)", one_line(str(file)), one_line(describe_problem(error)))
             log.warning("%s: %d recordings, %d of them new", self.folder, len(files), new)
         except Exception:  # the service goes on with what it knows
             if not self.service.queue.ended:
@@ -137,7 +138,7 @@ class Project:
         except ApiError as error:  # its turn with the model says what is wrong with it
             if error.status == 503:
                 raise
-            log.warning("%s", error.sentence)
+            log.warning("%s", one_line(error.sentence))
         facts = {**facts, "digest": digest, "notes": notes}
         self.service.queue.add(self.service.store.link_recording(session, path, linked, facts, original))
         paths.setdefault(digest, path)
