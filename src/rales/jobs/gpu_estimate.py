@@ -6,6 +6,7 @@ looks at them; so ViT-base takes seconds here. What the GPU makes of the operati
 
 import math
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,7 +109,8 @@ def count_step(recipe: Recipe) -> StepCount:
 def run_step(recipe: Recipe, count: int, device: str) -> StepCount:
     """Recipe, cycles in the step and torch's device -> the counts of one step; the front-end's are left out."""
     settings = recipe.settings
-    with torch.device(device):
+    with torch.device(device), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")  # a checkpoint has no part in it
         model = recipe.build_model(settings)
     frontend = recipe.build_frontend(settings)
     classes = len(settings.label_set)
