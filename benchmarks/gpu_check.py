@@ -208,12 +208,13 @@ def compare_systems(check: Check) -> dict[str, Any]:
 
 
 def three_losses(name: str, data: Path, out: Path, device: str) -> list[float]:
-    """Recipe, folder, run folder, device -> the loss of its three steps. RuntimeError with the command's sentence."""
+    """Recipe, folder, run folder, device -> the loss of its steps. RuntimeError with the command's sentence."""
     words = ["train.epochs=3", "train.batch_size=64", "train.micro_batch=0", "train.drop_last=false"]
     words += ["train.evaluate_every=3", f"train.device={device}", "train.precision=float32"]
     command = ["train", name, "--data", data, "--out", out, "--size", "tiny", "--seed", "7"]
     rales(*command, *(part for word in words for part in ("--set", word)))
-    lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    logs = sorted(out.rglob("metrics.jsonl"))  # one for each stage of its training
+    lines = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
     return [float(line["loss"]) for line in lines if line["split"] == "train"]
 
 
