@@ -1,4 +1,4 @@
-"""Exceptions that say who is to act. They carry fields; the sentence of them is made where it is shown."""
+"""Exceptions that say who is to act: they carry fields, a sentence is made where it is shown; and plurals for those."""
 
 import errno
 from pathlib import Path
@@ -52,3 +52,8 @@ class DiskFullError(FileSystemError):
     def __init__(self, path: str | Path, reason: str, line: int | None = None) -> None:
         super().__init__(path, reason, line)
         self.errno = errno.ENOSPC
+
+
+def count_noun(count: int, noun: str, plural: str = "s") -> str:
+    """3, "cycle" -> "3 cycles"; 1, "cycle" -> "1 cycle"."""
+    return f"{count} {noun}{plural * (count != 1)}"

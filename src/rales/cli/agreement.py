@@ -7,7 +7,8 @@ from cyclopts import Parameter
 
 from rales.cli.console import print_messages_once, print_result
 from rales.cli.options import Classes, Independent, JsonFlag, SkipFlag, read_label_set
-from rales.cli.result_lines import NOT_A_DIAGNOSIS, count_noun, format_number, format_table
+from rales.cli.result_lines import NOT_A_DIAGNOSIS, format_number, format_table
+from rales.errors import count_noun
 
 SHOWN = 20  # differences, and cycles without a partner, at the terminal
 

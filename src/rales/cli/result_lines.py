@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
+from rales.errors import count_noun
 from rales.labels import LabelSet
 
 FIGURES = ("specificity", "sensitivity", "score")
@@ -600,6 +601,7 @@ def protocol_table_lines(document: dict[str, Any]) -> list[str]:
     for row in strict:
         found.setdefault((row["split"], row["system"]), {})[row["selection"]] = row
     splits = list(dict.fromkeys(split for split, _ in found))
+
     lines = []
     for (split, system), by_selection in sorted(found.items(), key=lambda item: splits.index(item[0][0])):
         own = by_selection.get("validation") or by_selection["fixed"]
@@ -618,6 +620,7 @@ def protocol_table_lines(document: dict[str, Any]) -> list[str]:
                 worth,
             ]
         )
+
     head = ["split", "system", "Score", "95 %", "last epoch", "best on test", "worth"]
     failed = [f"failed: {t['name']}: {t['error']}" for t in document["trials"] if t["state"] == "failed"]
     return [
@@ -785,11 +788,6 @@ def format_table(head: list[str], rows: list[list[Any]]) -> list[str]:
         first, *others = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
         aligned.append("  ".join([first.strip().ljust(widths[0]), *others]).rstrip())
     return aligned
-
-
-def count_noun(count: int, noun: str, plural: str = "s") -> str:
-    """3, "cycle" -> "3 cycles"; 1, "cycle" -> "1 cycle"."""
-    return f"{count} {noun}{plural * (count != 1)}"
 
 
 def format_percents(part: dict[str, Any]) -> list[str]:

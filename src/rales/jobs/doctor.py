@@ -57,12 +57,14 @@ def diagnose(device: str = "auto") -> dict[str, Any]:
     except ValueError as error:
         raise UsageError(str(error)) from error
     devices = find_devices()
+
     folders = {
         "cache": Path(os.environ.get("RALES_CACHE") or user_cache_path("rales")).expanduser(),
         "sessions of the page": user_data_path("rales") / "web",
     }
     places = {name: describe_folder(path) for name, path in folders.items()}
     checked = check_model(device)
+
     problems = [f"{place['path']}: cannot be written" for place in places.values() if not place["writable"]]
     notes = [
         f"{place['path']}: {place['free_bytes'] / 10**9:.1f} GB free"
@@ -74,6 +76,7 @@ def diagnose(device: str = "auto") -> dict[str, Any]:
             f"a driver of NVIDIA is here, but torch {torch.__version__} uses no GPU: install a torch with CUDA "
             "(docs/install.md)"
         )
+
     return {
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
         **describe_environment(),

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rales.audio.io import read_waveform, resample_waveform
 from rales.data import splits
 from rales.data.dataset import class_numbers
-from rales.errors import UsageError
+from rales.errors import UsageError, count_noun
 from rales.evaluation.metrics import as_probabilities
 from rales.files.atomic import atomic_write, make_folder
 from rales.files.writers import write_csv
@@ -29,7 +29,6 @@ from rales.labels import LabelSet
 from rales.optional_packages import require_packages
 from rales.report.load_runs import read_run, run_folders
 from rales.report.page import Block, Items, Section, Sound, Text, render_html
-from rales.report.tables import count_noun
 from rales.typing import FloatArray
 
 PAGE, TABLE = "suspects.html", "suspects.csv"
@@ -120,6 +119,7 @@ def write_suspects(ranked: pd.DataFrame, out: Path, origin: str, *, top: int) ->
     make_folder(out)
     write_csv(out / TABLE, ranked[list(COLUMNS)])
     suspects, agree = int(ranked["suspect"].sum()), float((ranked["suggested"] == ranked["label"]).mean())
+
     facts = [
         ("Cycles", f"{len(ranked)} of {ranked['patient'].nunique()} patients"),
         ("Answers", f"{origin}; {100 * agree:.1f} % of them agree with the label"),
@@ -133,10 +133,12 @@ def write_suspects(ranked: pd.DataFrame, out: Path, origin: str, *, top: int) ->
             "recordings."
         ),
     ]
+
     sounds = [describe_cycle(row) for row in ranked.head(top).to_dict("records")]
     section = Section("suspects", f"The {len(sounds)} most suspicious labels", sounds)
     with atomic_write(out / PAGE) as place:
         place.write_text(render_html("Labels that may be wrong", lead, [section]), encoding="utf-8")
+
     first = ranked.head(top)[list(COLUMNS)].to_dict("records")
     return {
         "page": str(out / PAGE),

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from rales.errors import count_noun
 from rales.evaluation import bootstrap
 from rales.report.literature import (
     NOT_STRICT,
@@ -22,7 +23,7 @@ from rales.report.load_runs import CANNOT_CHANGE_A_SYSTEM, SCORES
 from rales.report.page import Block, Table, Text
 from rales.report.protocols import ProtocolOutcome, protocol_outcome
 from rales.report.systems import System, show_setting
-from rales.report.tables import ALL_NORMAL, count_noun, format_mean_sd, in_brackets
+from rales.report.tables import ALL_NORMAL, format_mean_sd, in_brackets
 
 ENDS = ("low", "high")
 OURS = [
@@ -138,6 +139,7 @@ def fidelity_table(systems: list[System]) -> Table | None:
         and all(s.runs[0].config.get(name) == first.config.get(name) for name in ("variant", "size", "weights"))
         and s.runs[0].recipe == first.recipe
     ]
+
     corrected = twins[0].runs[0].config if twins else CORRECTED
     free = {"fidelity", *CANNOT_CHANGE_A_SYSTEM}
     names = [
@@ -145,6 +147,7 @@ def fidelity_table(systems: list[System]) -> Table | None:
         for name in dict.fromkeys([*CORRECTED, *corrected])
         if name not in free and (not twins or any(s.runs[0].config.get(name) != corrected.get(name) for s in published))
     ]
+
     return Table(
         "What fidelity=published has otherwise",
         ["Setting", twins[0].name if twins else "Corrected, our default", *(s.name for s in published)],

@@ -6,12 +6,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from rales.errors import count_noun
 from rales.report import tables
 from rales.report.literature import PHYSICIANS
 from rales.report.page import Block, Glance, Text
 from rales.report.protocols import ProtocolOutcome, protocol_outcome
 from rales.report.systems import System, ranking_figure
-from rales.report.tables import count_noun
 
 CONSTANT = 50.0  # Score of every cycle called normal
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from rales.errors import count_noun
 from rales.evaluation import calibration, metrics
 from rales.report.literature import PHYSICIANS, TABLE2, paper_rows
 from rales.report.load_runs import selected_epoch
 from rales.report.page import Picture
 from rales.report.protocols import PROTOCOLS
 from rales.report.systems import System, count_by_class
-from rales.report.tables import count_noun
 from rales.typing import FloatArray
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rales.errors import count_noun
 from rales.labels import LabelSet
 from rales.report import comparison, plots, tables
 from rales.report.challenge import challenge_table
@@ -14,7 +15,6 @@ from rales.report.load_runs import Run, UnusedFolder, run_notes
 from rales.report.page import Block, Heading, Items, Section, Text
 from rales.report.protocols import PROTOCOLS
 from rales.report.systems import System
-from rales.report.tables import count_noun
 from rales.report.worst_cycles import worst_cycles
 
 

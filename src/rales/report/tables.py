@@ -7,6 +7,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from rales.errors import count_noun
 from rales.evaluation import bootstrap
 from rales.files.csv_cells import make_encodable
 from rales.labels import LabelSet
@@ -470,11 +471,6 @@ def runs_table(systems: list[System]) -> Table:
         ],
         [*rows, [all_normal(systems), "–", "–", "–", "–", "0.500", "50.00", "100.00", "0.00", "50.00", "–"]],
     )
-
-
-def count_noun(count: int, noun: str) -> str:
-    """3, "run" -> "3 runs"; 1, "run" -> "1 run"."""
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def format_percent(fraction: float) -> str:

@@ -13,10 +13,10 @@ from rales.audio.io import read_waveform, resample_waveform
 from rales.audio.magma_colours import decode_magma_colours
 from rales.audio.spectrogram_images import stft_decibel
 from rales.data import read_contents
+from rales.errors import count_noun
 from rales.labels import LabelSet
 from rales.report.page import Clip, Gallery, Table
 from rales.report.systems import System
-from rales.report.tables import count_noun
 from rales.typing import FloatArray, IntArray, Waveform
 
 WORST = 50
