@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from rales.web.decoding import Decoder, DecoderRestarted
 from tests.served import new_session, recording, upload
 
-EXAMPLES = {GenerationMode.POSITIVE: 15, GenerationMode.NEGATIVE: 15}  # of each operation; tests/attack has more
+EXAMPLES = {GenerationMode.POSITIVE: 10, GenerationMode.NEGATIVE: 10}  # of each operation; tests/attack has more
 # Times must fit the recording and files must hold sound, which a description cannot say
 SENSELESS = [positive_data_acceptance]
 

@@ -52,10 +52,11 @@ def sentence(answer: httpx.Response) -> str:
     ("kind", "subtype"),
     [("WAV", "PCM_16"), ("WAV", "IMA_ADPCM"), ("FLAC", "PCM_24"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")],
 )
-def test_forty_damaged_files_of_each_format(client: httpx.Client, kind: str, subtype: str) -> None:
+def test_damaged_files_of_each_format(client: httpx.Client, kind: str, subtype: str) -> None:
+    """A few; tests/attack has thousands."""
     whole = encoded(kind, subtype)
     statuses = []
-    for number in range(40):
+    for number in range(12):
         answer = client.post("/predict", files={"audio": (f"{number}.wav", damaged(whole, random.Random(number)))})
         assert answer.status_code in (200, 413, 422), answer.text
         if answer.status_code != 200:

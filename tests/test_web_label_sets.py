@@ -19,7 +19,7 @@ from rales.web import STATIC, cycle_edits, stored_rows
 from tests import tiny
 from tests.browsed import choose, pages, saved
 from tests.scripted import Script, script
-from tests.served import door, new_session, served, upload
+from tests.served import new_session, served, upload
 
 OWN = LabelSet(("healthy", "rhonchi", "stridor"))
 FINDINGS = LabelSet(("crackle", "stridor", "squawk"), independent=True)
@@ -294,7 +294,7 @@ def options(page: Page, field: str) -> list[str]:
 
 @pytest.mark.parametrize("client", ["own"], indirect=True)
 def test_three_classes_on_the_page(place: Path, client: httpx.Client, browser: Browser) -> None:
-    with pages(door(client), browser) as opened:
+    with pages(client, browser) as opened:
         page = opened()
         choose(page, sound(place))
         assert [item.inner_text() for item in page.locator("#classes li").all()] == [
@@ -319,7 +319,7 @@ def test_three_classes_on_the_page(place: Path, client: httpx.Client, browser: B
 @pytest.mark.parametrize("client", ["findings"], indirect=True)
 def test_independent_classes_on_the_page(place: Path, client: httpx.Client, browser: Browser) -> None:
     """A key or a button of a class says that the cycle has it or has it not."""
-    with pages(door(client), browser) as opened:
+    with pages(client, browser) as opened:
         page = opened()
         choose(page, sound(place))
         row = page.locator("#rows tr").first
