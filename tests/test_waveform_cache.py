@@ -8,7 +8,6 @@ import logging
 import os
 import shutil
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -333,7 +332,7 @@ INTERRUPTED_RUN = """
 import signal, sys, threading
 import pandas as pd
 from rales.data import waveform_cache
-table, folder, moment = sys.argv[1:]
+table, folder, moment, count = sys.argv[1:]
 prepare, prepared, taken, dropped = waveform_cache.read_cycle_waveform, [], threading.Event(), threading.Event()
 class Pool(waveform_cache.ThreadPoolExecutor):
     handed_out = 0
@@ -367,7 +366,8 @@ except KeyboardInterrupt:
         if thread.name.startswith("rales-cache"):
             thread.join(timeout=30)
             assert not thread.is_alive()
-    print(len(prepared))
+    with open(count, "w") as file:
+        file.write(str(len(prepared)))
 """
 
 
@@ -375,10 +375,10 @@ except KeyboardInterrupt:
 def test_interrupt_drops_what_has_not_begun(moment: str, cycles: pd.DataFrame, folder: Path, tmp_path: Path) -> None:
     """In a process of its own, since nothing else is to hear of the signal."""
     cycles.to_csv(tmp_path / "table.csv")
-    words = [sys.executable, "-c", INTERRUPTED_RUN, str(tmp_path / "table.csv"), str(folder), moment]
-    ended = subprocess.run(words, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 0, ended.stderr
-    assert int(ended.stdout) <= 3  # of nine rows: at most the recording that had begun
+    run = start_script(INTERRUPTED_RUN, tmp_path / "table.csv", folder, moment, tmp_path / "count")
+    run.join(120)
+    assert run.exitcode == 0
+    assert int((tmp_path / "count").read_text()) <= 3  # of nine rows: at most the recording that had begun
     assert entries(folder) == []
 
 
