@@ -146,7 +146,7 @@ def test_every_kind_that_the_service_reads_is_sent(place: Path, open_page: Open,
     ]
     with page.expect_response(lambda answer: "/recordings" in answer.url and answer.request.method == "POST"):
         page.set_input_files("#files", files)
-    expect(page.locator("#progress")).to_be_hidden()
+    expect(page.locator("#progress")).to_be_hidden(timeout=60_000)
     expect(page.locator("#refused")).not_to_contain_text("not a recording that is known here")
     taken = page.locator("#list li").count() + page.locator("#refused li").count()
     assert taken == len(files)
