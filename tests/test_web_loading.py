@@ -134,13 +134,15 @@ def test_of_two_openings_the_last_one_counts(place: Path, open_page: Open, clien
 def test_a_sound_that_does_not_come_leaves_the_player_empty(place: Path, open_page: Open) -> None:
     page, _, second = two(open_page, place, "Failed", forgiven=(*FAILED, "404", "500"))
     detail = '{"detail": "the service cannot use its folder"}'
+    status: int | None = None
+
+    def fail(route: Route) -> None:
+        route.abort() if status is None else route.fulfill(status=status, body=detail)
+
+    page.route("**/audio", fail)
     for status in (404, 500, None):
-
-        def fail(route: Route, status: int | None = status) -> None:
-            route.abort() if status is None else route.fulfill(status=status, body=detail)
-
-        page.route("**/audio", fail)
-        page.locator("#list .entry", has_text=second).click()
+        with page.expect_request("**/audio"):
+            page.locator("#list .entry", has_text=second).click()
         why = "does not answer" if status is None else "cannot use its folder"
         expect(page.locator("#alert")).to_contain_text(why if status is None else re.compile("folder|500|404"))
         everything_that_plays_or_labels(page)
@@ -149,7 +151,7 @@ def test_a_sound_that_does_not_come_leaves_the_player_empty(place: Path, open_pa
         expect(page.locator("#loading")).to_contain_text(lost)
         expect(page.locator("#loading")).to_contain_text(why)
         expect(page.locator("#play")).to_be_disabled()
-        page.unroute("**/audio")
+    page.unroute("**/audio")
     page.locator("#list .entry", has_text=second).click()
     expect(page.locator("#play")).to_be_enabled()
     expect(page.locator("#loading")).to_be_hidden()
