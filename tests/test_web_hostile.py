@@ -52,10 +52,11 @@ def sentence(answer: httpx.Response) -> str:
     ("kind", "subtype"),
     [("WAV", "PCM_16"), ("WAV", "IMA_ADPCM"), ("FLAC", "PCM_24"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")],
 )
-def test_forty_damaged_files_of_each_format(client: httpx.Client, kind: str, subtype: str) -> None:
+def test_damaged_files_of_each_format(client: httpx.Client, kind: str, subtype: str) -> None:
+    """A few; tests/attack has thousands."""
     whole = encoded(kind, subtype)
     statuses = []
-    for number in range(40):
+    for number in range(12):
         answer = client.post("/predict", files={"audio": (f"{number}.wav", damaged(whole, random.Random(number)))})
         assert answer.status_code in (200, 413, 422), answer.text
         if answer.status_code != 200:
@@ -390,9 +391,9 @@ def test_what_is_no_http(client: httpx.Client, content: bytes) -> None:
     assert "not valid HTTP" in json.loads(body)["detail"]
 
 
-@pytest.mark.parametrize("token", ['a+b&c%25;d=e,f"g', "Lungengeräusch 肺音"])
-def test_a_token_of_any_characters(place: Path, tmp_path: Path, token: str) -> None:
+def test_a_token_of_any_characters(place: Path, tmp_path: Path) -> None:
     """It comes in by the printed address, which is changed for a cookie, or as a bearer."""
+    token = 'a+b&c%25;d=e,f"g Lungengeräusch 肺音'
     with served(place, folder=tmp_path, token=token) as client:
         printed = httpx.URL(page_address("127.0.0.1", client.base_url.port or 0, token))
         del client.headers["authorization"]
