@@ -214,18 +214,16 @@ class Learning:
             (self.folder / "manifest.csv").unlink(missing_ok=True)
 
     def write_manifest(self, table: pd.DataFrame) -> None:
-        """The cycles with the paths of their decoded sound. That of a project's recordings, of which the service keeps
-        few, stays beside the job until it ends."""
-        paths = dict[str, str]()
+        """The cycles with the paths of their decoded sound, which stays beside the job until it ends: the service keeps
+        that of few recordings."""
+        paths, place = dict[str, str](), self.folder / "sound"
+        place.mkdir()
         for recording in dict.fromkeys(table["id"]):
             if self.stopping.is_set():
                 raise RuntimeError("stopped")
             self.service.ensure_sound(recording)
             sound = self.service.store.place(recording) / "audio.wav"
-            if self.service.project:
-                (self.folder / "sound").mkdir(exist_ok=True)
-                sound = Path(shutil.copy(sound, self.folder / "sound" / f"{recording}.wav"))
-            paths[recording] = str(sound)
+            paths[recording] = str(shutil.copy(sound, place / f"{recording}.wav"))
         write_csv(self.folder / "manifest.csv", table.assign(path=table["id"].map(paths)).drop(columns="id"))
 
     def watch_process(self, recordings: set[str]) -> None:
