@@ -159,7 +159,7 @@ def test_what_is_confirmed_and_what_is_missing(ward: Ward) -> None:
         assert (survey["cycles"], survey["patients"], survey["classes"]["wheeze"]) == (37, 10, 10)
         ward.confirm(first, "", "", "", "")
         survey = ward.learning.survey(ward.session["id"], "first")
-        assert survey["calibrate"] == "9 of 10 confirmed patients: 1 more are needed"
+        assert survey["calibrate"] == "9 of 10 confirmed patients: 1 more needed"
         assert survey["train"] == ""
         with pytest.raises(ApiError, match="9 of 10 confirmed patients"):
             ward.begin("calibrate")

@@ -293,7 +293,7 @@ def test_paths_lead_nowhere(client: httpx.Client) -> None:
 def test_nothing_is_learned_from_nothing(client: httpx.Client, place: Path) -> None:
     session = new_session(client)
     survey = client.get(f"/sessions/{session}/learning").json()
-    assert (survey["cycles"], survey["calibrate"]) == (0, "0 of 10 confirmed patients: 10 more are needed")
+    assert (survey["cycles"], survey["calibrate"]) == (0, "0 of 10 confirmed patients: 10 more needed")
     assert "not a diagnosis" in survey["notice"]
     for body, status in (
         ({"kind": "calibrate"}, 409),

@@ -334,7 +334,7 @@ class Learning:
 def describe_lack(table: pd.DataFrame, least: int) -> str:
     """-> how many patients are missing, "" where they are enough."""
     have = table["patient"].nunique()
-    return "" if have >= least else f"{have} of {least} confirmed patients: {least - have} more are needed"
+    return "" if have >= least else f"{have} of {least} confirmed patients: {least - have} more needed"
 
 
 def describe_origin(job: Row, made: str) -> str:
