@@ -66,7 +66,8 @@ def described(client: httpx.Client, place: Path) -> dict[str, Any]:
 
     def some(many: int) -> dict[str, list[str]]:
         sessions = [new_session(client) for _ in range(many)]
-        return {"session": sessions, "recording": [upload(client, session, sound)["id"] for session in sessions]}
+        recordings = [upload(client, session, sound)["id"] for session in sessions]
+        return {"session": sessions, "recording": recordings, "learned": []}  # no model was learned here
 
     lasting, going = some(1), some(4)
     for operations in schema["paths"].values():
@@ -103,7 +104,7 @@ def test_odd_letters_in_every_field_of_every_body(client: httpx.Client, place: P
                     for sending in ({**whole, field: given}, {**whole, odd: 1}, {**whole, field: {odd: [odd]}}):
                         content = json.dumps(sending)
                         answer = client.request(method, path.format(**known), content=content, headers=JSON)
-                        assert answer.status_code in (200, 201, 404, 422), (path, content, answer.text)
+                        assert answer.status_code in (200, 201, 404, 409, 422), (path, content, answer.text)
                         assert answer.status_code < 400 or len(answer.json()["detail"]) > 10
                         sent += 1
     assert sent > 100
@@ -171,7 +172,7 @@ def test_every_method_that_a_path_takes_is_named(client: httpx.Client) -> None:
     for path, operations in client.get("/openapi.json").json()["paths"].items():
         taken = {method.upper() for method in operations}
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"} - taken:
-            answer = client.request(method, path.format(session="x", recording="x", revision="1"))
+            answer = client.request(method, path.format(session="x", recording="x", revision="1", learned="x"))
             assert answer.status_code == 405
             assert {each.strip() for each in answer.headers["allow"].split(",")} == taken, path
 
