@@ -48,7 +48,7 @@ def load(path_or_name: str | Path | None = None, device: str = "auto") -> "Predi
     device
         `cpu`, `cuda`, `mps` or `auto`.
     """
-    from rales.export.engine_selection import load_with_engine  # torch takes seconds: only when needed
+    from rales.export.load import load_with_engine  # torch takes seconds: only when needed
 
     return load_with_engine(path_or_name, device=device)
 

@@ -18,7 +18,7 @@ def require_packages(what: str, extra: str, *packages: str) -> None:
 
 def find_missing_package(package: str, extra: str) -> str:
     """Package and the extra it is in -> what is wrong with it and what to do, "" if it can be imported."""
-    if find_spec(package) is None:
+    if not is_installed(package):
         return f'needs the package {package}, which is not installed: pip install "rales[{extra}]"'
     try:
         import_module(package)
@@ -28,6 +28,11 @@ def find_missing_package(package: str, extra: str) -> str:
             f'pip install --upgrade "rales[{extra}]", which takes versions that fit each other'
         )
     return ""
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be found; it is not imported."""
+    return find_spec(package) is not None
 
 
 def summarise_error(error: Exception) -> str:

@@ -23,7 +23,7 @@ from rales.data.annotation_dialects import TableRow
 from rales.data.corpus import CorpusSource, read_corpus
 from rales.errors import FileError, UsageError
 from rales.evaluation import predictions, recordings
-from rales.export.engine_selection import load_with_engine
+from rales.export.load import load_with_engine
 from rales.files.atomic import lock_folder, make_folder, remove_abandoned
 from rales.files.csv_cells import one_line
 from rales.files.json_files import to_jsonable
@@ -32,9 +32,9 @@ from rales.inference import audio_reader, prediction_writers
 from rales.inference.predictor import Predictor
 from rales.models.hub import SHIPPED
 from rales.optional_packages import summarise_error
+from rales.processors import count_processors
 from rales.progress import progress_bar
 from rales.training import run_folder
-from rales.training.distributed import count_processors
 
 SHARD_RECORDINGS = 1000  # recordings: some 7,000 cycles, 1 MB; ten million recordings are 10,000 shards
 RETRIES = 3  # of a shard whose worker died

@@ -16,8 +16,9 @@ from rales.inference.load_model import load_model
 from rales.inference.predictor import Predictor
 from rales.models.hub import DEFAULT_MODEL
 from rales.optional_packages import find_missing_package
+from rales.processors import count_processors
 from rales.synthesis.simulator import Chest, simulate_recording
-from rales.training.distributed import choose_device, count_processors
+from rales.training.distributed import choose_device
 from rales.training.run_folder import describe_environment
 from rales.typing import Waveform
 

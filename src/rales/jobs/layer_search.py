@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rales.data import splits
-from rales.data.dataset import load_dataset, scored_together
+from rales.data.dataset import load_dataset
 from rales.data.splits import digest_cycles
 from rales.errors import UsageError
 from rales.evaluation import predictions
@@ -51,6 +51,7 @@ from rales.optional_packages import require_packages
 from rales.progress import progress_bar
 from rales.recipes import m2d_fusion
 from rales.recipes.registry import make_recipe
+from rales.settings import scored_together
 from rales.training import run_folder
 from rales.training.distributed import choose_device
 from rales.training.pretrain import Probe

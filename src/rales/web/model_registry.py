@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rales.evaluation import recordings
-from rales.export.engine_selection import artefact_format, load_with_engine
+from rales.export.load import artefact_format, load_with_engine
 from rales.inference.predictor import Predictor
 from rales.labels import LabelSet
 from rales.models.hub import DEFAULT_MODEL, SHIPPED
