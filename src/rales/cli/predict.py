@@ -23,11 +23,11 @@ from rales.cli.options import (
     Recordings,
     Run,
 )
+from rales.environment import limit_threads
 from rales.errors import UsageError
 from rales.files.csv_cells import one_line
 from rales.labels import LabelSet
 from rales.optional_packages import require_packages
-from rales.processors import limit_threads
 
 if TYPE_CHECKING:
     import pandas as pd

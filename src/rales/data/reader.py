@@ -549,6 +549,8 @@ def _all_problems(found: DatasetContents, *, needs_split: bool) -> list[str]:
 
 
 def _cycles_frame(found: DatasetContents) -> DataFrame:
+    from pandas import DataFrame
+
     rows = [
         (
             *(recording.name, position, recording.patient, cycle.start_s, cycle.end_s, cycle.crackle, cycle.wheeze),
@@ -566,7 +568,6 @@ def _cycles_frame(found: DatasetContents) -> DataFrame:
 
 def _count_findings(recordings: Sequence[Recording]) -> dict[str, object]:
     """-> how many recordings are labelled as a whole, and as what; {} where none is."""
-
     said = [recording.findings for recording in recordings if recording.findings is not None]
     if not said:
         return {}

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from rales import registry
+from rales.environment import count_processors, count_threads
 from rales.errors import FileError, FileProblem, UsageError
 from rales.export import parity
 from rales.export.target import ExportTarget
 from rales.inference.engines import ARTEFACT_SUFFIXES, Engine, Probabilities, Waveforms
 from rales.inference.predictor import Predictor
 from rales.labels import LabelSet
-from rales.optional_packages import require_packages, summarise_error
-from rales.processors import count_processors, count_threads
+from rales.optional_packages import require_torch, summarise_error
 from rales.settings import PaddedWaveform, from_dict
 from rales.training.recipe import ExportedRecipe, Recipe
 from rales.training.run_records import check_record
@@ -79,7 +79,7 @@ def find_preparation(record: dict[str, Any], path: Path) -> Recipe | ExportedRec
     """Record of an artefact, and its file -> how cycles are prepared for it. Errors: a damaged record."""
     check_record(record, str(path))
     if not record["export"].get("whole_cycles"):
-        require_packages("an artefact whose system prepares cycles in a way of its own", "train", "torch")
+        require_torch("an artefact whose system prepares cycles in a way of its own")
         from rales.recipes.registry import rebuild_recipe
 
         return rebuild_recipe(record, str(path))

@@ -18,6 +18,7 @@ import numpy as np
 from platformdirs import user_cache_path
 
 from rales.data.dataset import make_preparation
+from rales.environment import count_processors, count_threads, limit_threads
 from rales.errors import UsageError
 from rales.export.artefact import EXPORT_TARGETS, make_probe, open_artefact, share_engine
 from rales.export.make_artefact import make_artefact
@@ -28,7 +29,6 @@ from rales.inference.engines import Engine, FallbackEngine
 from rales.inference.load_model import load_model
 from rales.inference.predictor import Predictor
 from rales.optional_packages import package_versions, summarise_error
-from rales.processors import count_processors, count_threads, limit_threads
 from rales.training import run_folder
 
 TIMED_CLIPS, TIMING_ROUNDS = 8, 3  # that are scored, how often, to find it

@@ -13,7 +13,7 @@ from rales.errors import FileError, UsageError
 from rales.export.artefact import EXPORT_TARGETS, find_target, open_artefact, share_engine
 from rales.inference.predictor import Predictor
 from rales.models import hub
-from rales.optional_packages import is_installed, require_packages
+from rales.optional_packages import is_installed, require_torch
 
 AUTO_ENGINE_MIN_RECORDINGS = 64  # recordings for which it pays to look for the fastest engine
 
@@ -40,6 +40,7 @@ def load_with_engine(
     if engine not in ("auto", "torch"):
         find_target(engine)
     many, name = recordings >= AUTO_ENGINE_MIN_RECORDINGS, str(path_or_name or hub.DEFAULT_MODEL)
+    name = next((word for word, file in hub.SHIPPED.items() if str(file) == name), name)
     path, to = Path(name), artefact_format(Path(name), engine)
     if to is not None and not path.is_file():
         raise FileError(path, "there is no such file; `rales export` writes one")
@@ -58,7 +59,7 @@ def load_with_engine(
             if engine == "onnx" or not is_installed("torch"):
                 raise
             tell(f"the graph of {name} cannot be used here, so torch computes: {error}")
-    require_packages("this model", "train", "torch")
+    require_torch(f"{name}: this model")
     from rales.export.engine_selection import load_run_with_engine
 
     return load_run_with_engine(path_or_name, engine, device, many=many, tell=tell)

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rales.export.parity import CLIPS_AT_ONCE, in_small_batches
+from rales.environment import count_threads
+from rales.export.parity import in_small_batches
 from rales.export.target import ExportTarget, quiet_libraries
 from rales.files import seals
 from rales.files.atomic import atomic_write, temporary_folder
 from rales.files.json_files import parse_json, to_jsonable
 from rales.inference.engines import ARTEFACT_SUFFIXES, Engine, Probabilities, Waveforms
-from rales.processors import count_threads
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +51,7 @@ def quantize_graph(model: Any) -> Any:
 def compile_graph(graph: Any, precision: str) -> Engine:
     """onnx.ModelProto, or the session that `read_graph` opened -> engine.
 
-    In int8 the scale of the activations is that of all clips together, so they go one by one, which is as fast.
+    Clips go one by one, which is as fast: rounding is another in a batch, and in int8 all share one scale.
     """
     session = open_session(graph.SerializeToString()) if hasattr(graph, "SerializeToString") else graph
 
@@ -59,7 +59,7 @@ def compile_graph(graph: Any, precision: str) -> Engine:
         probabilities: Probabilities = session.run(["probabilities"], {"wave": waveforms})[0]
         return probabilities
 
-    return in_small_batches(score, 1 if precision == "int8" else CLIPS_AT_ONCE)
+    return in_small_batches(score, 1)
 
 
 def open_session(source: str | bytes) -> Any:

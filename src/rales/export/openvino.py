@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rales.environment import count_processors, count_threads
 from rales.errors import FileError
 from rales.export.parity import CLIPS_AT_ONCE, in_small_batches
 from rales.export.target import ExportTarget, quiet_libraries
@@ -16,7 +17,6 @@ from rales.files import seals
 from rales.files.atomic import atomic_write, temporary_folder, written_by_library
 from rales.files.json_files import parse_json, to_jsonable
 from rales.inference.engines import ARTEFACT_SUFFIXES, Engine, Waveforms
-from rales.processors import count_processors, count_threads
 
 if TYPE_CHECKING:
     import torch

@@ -35,7 +35,7 @@ from rales.inference.engines import Engine, Waveforms
 from rales.inference.samples import is_in_memory, recording_paths
 from rales.labels import ICBHI, LabelSet
 from rales.models import hub
-from rales.optional_packages import require_packages
+from rales.optional_packages import require_torch
 from rales.progress import progress_bar
 from rales.settings import scored_together
 from rales.training.recipe import ExportedRecipe, Recipe
@@ -142,7 +142,7 @@ class Predictor:
         Errors: a recipe that is not here, PyTorch is not installed."""
         if isinstance(self.preparation, Recipe):
             return self.preparation
-        require_packages("an artefact, for anything but its answers,", "train", "torch")
+        require_torch("an artefact, for more than its answers,")
         from rales.recipes.registry import rebuild_recipe
 
         return rebuild_recipe(self.record, str(self.checkpoint or "the artefact"))
@@ -151,7 +151,7 @@ class Predictor:
     def torch_engine(self) -> TorchEngine:
         """The model in PyTorch. Errors: it is an exported artefact, PyTorch is not installed."""
         if self._torch_engine is None and self.checkpoint is not None:
-            require_packages("this model, for anything but its answers,", "train", "torch")
+            require_torch("a model, for more than its answers,")
             from rales.inference.load_model import load_model  # which needs this class
 
             self._torch_engine = load_model(self.checkpoint, "cpu").torch_engine

@@ -21,6 +21,7 @@ from rales import parallel
 from rales.data import manifest as table
 from rales.data.annotation_dialects import TableRow
 from rales.data.corpus import CorpusSource, read_corpus
+from rales.environment import count_processors
 from rales.errors import FileError, UsageError
 from rales.evaluation import predictions, recordings
 from rales.export.load import load_with_engine
@@ -32,7 +33,6 @@ from rales.inference import audio_reader, prediction_writers
 from rales.inference.predictor import Predictor
 from rales.models.hub import SHIPPED
 from rales.optional_packages import summarise_error
-from rales.processors import count_processors
 from rales.progress import progress_bar
 from rales.training import run_folder
 

@@ -21,6 +21,7 @@ from torch import nn
 from rales.data import splits
 from rales.data.dataset import load_dataset
 from rales.data.splits import digest_cycles
+from rales.environment import describe_environment
 from rales.errors import UsageError
 from rales.evaluation import predictions
 from rales.evaluation.metrics import icbhi_scores, mean_auroc
@@ -429,7 +430,7 @@ def write(
         {
             "settings": plan.settings,
             "command": command,
-            **run_folder.describe_environment(),
+            **describe_environment(),
             "finished": True,
             "notes": notes,
             "subsets": len(found),
