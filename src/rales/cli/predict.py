@@ -371,10 +371,10 @@ def segments(
         Seconds of sound before and behind each clip.
     """
     from rales.cli import result_lines
-    from rales.inference.load_model import load_model
+    from rales.export.load import load_with_engine
     from rales.inference.segments import cut_segments
 
-    classifier = load_model(model, device or "auto")
+    classifier = load_with_engine(model, device=device or "auto")
     found = cut_segments(
         classifier,
         paths,
