@@ -47,7 +47,7 @@ def breath(rate_hz: int, seconds: float, seed: int = 0) -> np.ndarray:
     noise = np.random.default_rng(seed).standard_normal(len(time_s)).cumsum()
     noise = np.diff(noise - np.convolve(noise, np.ones(9) / 9, "same"), prepend=0)
     whistle = 0.1 * np.sin(2 * np.pi * 410 * time_s) * (time_s % 6 > 3)
-    return (0.02 * noise + whistle) * np.sin(np.pi * time_s / 3) ** 2
+    return np.asarray((0.02 * noise + whistle) * np.sin(np.pi * time_s / 3) ** 2)
 
 
 @pytest.fixture(scope="module")
