@@ -21,7 +21,7 @@ from rales import parallel
 from rales.data import manifest as table
 from rales.data.annotation_dialects import TableRow
 from rales.data.corpus import CorpusSource, read_corpus
-from rales.environment import count_processors
+from rales.environment import count_processors, limit_threads
 from rales.errors import FileError, UsageError
 from rales.evaluation import predictions, recordings
 from rales.export.load import load_with_engine
@@ -171,9 +171,7 @@ def predict_shard(
 @functools.cache
 def load_worker_model(model: str | None) -> Predictor:
     """One model a worker, on one thread: there is a worker for every processor."""
-    import torch
-
-    torch.set_num_threads(1)
+    limit_threads(1)
     return load_with_engine(model)
 
 
