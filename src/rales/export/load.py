@@ -55,7 +55,7 @@ def load_with_engine(
         try:
             found = open_artefact(hub.GRAPHS[name], "onnx", hub.SHIPPED[name])
             return share_engine(found) if many else found
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             if engine == "onnx" or not is_installed("torch"):
                 raise
             tell(f"the graph of {name} cannot be used here, so torch computes: {error}")
