@@ -273,11 +273,15 @@ class PredictionSummary:
         return [rows[number] for number in ranked]
 
     def summary_table(self) -> "pd.DataFrame":
-        """-> `ranked_recordings` as a table, with its notice."""
-        rows = self.ranked_recordings()
-        table = make_table({name: [row[name] for row in rows] for name in self.summary[0]})
-        table.attrs["notice"] = self.notice
-        return table
+        """-> the same as a table, with its notice."""
+        import pandas as pd
+
+        from rales.evaluation.recordings import sort_by_answer
+
+        filled = [columns for columns in self.summary if len(columns["path"])] or self.summary[:1]
+        ranked = sort_by_answer(pd.concat(map(make_table, filled), ignore_index=True))
+        ranked.attrs["notice"] = self.notice
+        return ranked
 
     def pooling_notice(self) -> str:
         from rales.evaluation.recordings import pooling_notice
