@@ -51,6 +51,7 @@ class Project:
         self.decoded: OrderedDict[str, None] = OrderedDict()
         self.lock = threading.Lock()
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.taken: tuple[int, int] | None = None  # files that are taken in, of how many; None when that is over
         self.digests = dict[str, tuple[tuple[int, int], str]]()  # file -> its size and time, and its SHA-256
         self.claim_store(service.store.folder)
         for row in service.store.rows("SELECT id FROM recordings WHERE linked != ''"):
@@ -84,7 +85,8 @@ class Project:
             known = {(row["linked"], row["digest"]) for row in rows}
             paths = {row["digest"]: row["path"] for row in rows}
             files = [file for file in list_files(self.folder) if has_suffix(file.name)]
-            for file in files:
+            for number, file in enumerate(files):
+                self.taken = number, len(files)
                 linked = file.relative_to(self.folder).as_posix()
                 try:
                     if (linked, self.digest_of(linked)) in known:
@@ -100,6 +102,9 @@ class Project:
         except Exception:  # the service goes on with what it knows
             if not self.service.queue.ended:
                 log.exception("%s: not all of it could be taken in", self.folder)
+        finally:
+            self.taken = None
+            store.changes.add()  # so that every page hears of it
 
     def digest_of(self, linked: str) -> str:
         """A file of the folder -> the SHA-256 of its content, read anew where it has changed. Errors: OSError."""
@@ -140,7 +145,7 @@ class Project:
                 raise
             log.warning("%s", one_line(error.sentence))
         facts = {**facts, "digest": digest, "notes": notes}
-        self.service.queue.add(self.service.store.link_recording(session, path, linked, facts, original))
+        self.service.add_to_queue(self.service.store.link_recording(session, path, linked, facts, original))
         paths.setdefault(digest, path)
 
     def wait(self, asked: Coroutine[Any, Any, Any]) -> Any:

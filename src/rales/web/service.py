@@ -6,7 +6,7 @@ import hashlib
 import logging
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -26,6 +26,7 @@ from rales.web.job_queue import JobQueue, QueueFull
 from rales.web.model_registry import ModelRegistry
 from rales.web.projects import CHANGED, Project
 from rales.web.security import ApiError
+from rales.web.session_list import SessionList
 from rales.web.settings import Settings
 from rales.web.store import NOBODY, DuplicateRecording, LeftoverSound, RevisionConflict, Store, Who, remove_tree
 
@@ -61,6 +62,7 @@ class Service:
         if weaker := platform_checks.find_weaker_promises():
             log.warning("%s", weaker)
         self.queue = JobQueue(self.score, settings.limits.waiting)
+        self.list = SessionList(self)
 
     def sweep(self) -> None:
         """Remove what a service that was ended has left: uploads, and the sound of removed recordings."""
@@ -240,8 +242,13 @@ class Service:
             again = "; to use this annotation, remove the recording there and send both again"
             more = again if facts["annotated"] is not None else ""
             raise ApiError(409, f"{name}: the same recording is in the list already{more}") from error
-        self.queue.add(recording)
+        self.add_to_queue(recording)
         return recording
+
+    def add_to_queue(self, recording: str) -> None:
+        """A recording waits for the model, which its line in the list says."""
+        self.queue.add(recording)
+        self.store.changes.add(recording)
 
     # The model
 
@@ -409,10 +416,14 @@ class Service:
         own = self.store.recording(recording, self.models.default, who) if who.reader else None
         return standing if own is None else readers.as_reader(standing, own, self.label_set)
 
-    def listed(self, session: str, who: Who = NOBODY) -> list[Row]:
-        """-> the lines of a session's list, of a reader as that one has it."""
+    def listed_of(self, recordings: Sequence[str], who: Who = NOBODY) -> list[Row]:
+        """-> the lines of recordings in the list, of a reader as that one has it; none of one that has been removed."""
         line = self.reader_facts if who.reader else self.facts
-        return [line(row) for row in self.session_rows(session, who)]
+        rows = [self.standing(row) for row in self.store.recordings_of(recordings, self.models.default).values()]
+        if who.reader:
+            own = self.store.recordings_of(recordings, self.models.default, who)
+            rows = [readers.as_reader(row, own.get(row["id"], {}), self.label_set) for row in rows]
+        return [line(row) for row in rows]
 
     def session_rows(self, session: str, who: Who = NOBODY) -> list[Row]:
         """-> the recordings of a session as `known` has them."""
@@ -468,9 +479,10 @@ class Service:
 
     def facts(self, row: Row) -> Row:
         """A row of `standing` -> its line in the list."""
+        lines = self.lines(row)
         doubts = [
             1 - cycle_edits.certainty(line, self.label_set)
-            for line, cycle in zip(self.lines(row), row["cycles"], strict=True)
+            for line, cycle in zip(lines, row["cycles"], strict=True)
             if line["model_label"] is not None and not cycle["confirmed"]
         ]
         return {
@@ -479,18 +491,18 @@ class Service:
             "reviewed": bool(row["reviewed"]),
             "cycles": len(row["cycles"]),
             "confirmed": sum(bool(cycle["confirmed"]) for cycle in row["cycles"]),
-            "answers": self.answer_recording(row),
-            "ahead": self.queue.ahead(row["id"]),
+            "answers": self.answer_recording(lines),
+            "turn": self.queue.turns.get(row["id"]),
             "edited": row["revision"] > 0,
             "findings": self.count_findings(row["cycles"]),
             "uncertainty": max(doubts, default=None),
             **{name: row[name] for name in ("notes", "judged", "quality", "quality_reason")},
         }
 
-    def answer_recording(self, row: Row) -> dict[str, float] | None:
-        """A row of `standing` -> the probability that it holds anything abnormal, any crackle, any wheeze, from those
-        of its cycles; None where none was judged or the classes are others."""
-        judged = [line for line in self.lines(row) if line["model_label"] is not None and not line["unusable"]]
+    def answer_recording(self, lines: list[Row]) -> dict[str, float] | None:
+        """What `lines` gives of a recording -> the probability that it holds anything abnormal, any crackle, any wheeze,
+        from those of its cycles; None where none was judged or the classes are others."""
+        judged = [line for line in lines if line["model_label"] is not None and not line["unusable"]]
         if not judged or not self.label_set.is_icbhi:
             return None
         found = {}

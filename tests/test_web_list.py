@@ -1,0 +1,188 @@
+"""The list of a session: its parts, what is told of it as it changes, and which of its rows are drawn."""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from rales.web.changes import Changes
+from tests.scripted import script
+from tests.served import new_session, recording, served, until, upload
+
+# What changes
+
+
+def test_changes_are_told_once_and_in_order() -> None:
+    changes = Changes(remembered=3)
+    begin = changes.mark()
+    changes.add("a", "b")
+    changes.add("a")
+    assert changes.after(begin, 10) == (["b", "a"], changes.mark())
+    part, mark = changes.after(begin, 1) or ([], "")
+    assert (part, changes.after(mark, 10)) == (["b"], (["a"], changes.mark()))
+    assert changes.after(changes.mark(), 10) == ([], changes.mark())
+    changes.add("c", "d")  # b is forgotten
+    assert changes.after(begin, 10) is None
+    assert changes.after(mark, 10) == (["a", "c", "d"], changes.mark())
+
+
+@pytest.mark.parametrize("mark", ["", "x", "-", "0-0", "{}-x", "{}--1", "{}-7", "{}-٣"])
+def test_marks_that_are_none(mark: str) -> None:
+    changes = Changes()
+    changes.add("a")
+    assert changes.after(mark.replace("{}", changes.start), 10) is None
+
+
+# Parts
+
+
+@pytest.fixture(scope="module")
+def session(client: httpx.Client, place: Path) -> str:
+    """A session of three recordings."""
+    session = new_session(client, "List")
+    for number in range(3):
+        upload(client, session, recording(place, number))
+    return session
+
+
+def test_parts_are_the_whole_list(client: httpx.Client, session: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = client.get(f"/sessions/{session}").json()["recordings"]
+    assert len(whole) == 3
+    for lines, budget_s in ((2, 1e9), (500, 0.0)):  # a part ends where it is full, and where its time is over
+        monkeypatch.setattr("rales.web.routes_sessions.PART_LINES", lines)
+        monkeypatch.setattr("rales.web.routes_sessions.PART_S", budget_s)
+        monkeypatch.setattr("rales.web.session_list.AT_ONCE", 1)
+        found, place = [], ""
+        while place is not None:
+            part = client.get(f"/sessions/{session}/recordings", params={"after": place}).json()
+            assert 1 <= len(part["recordings"]) <= (2 if lines == 2 else 1)
+            found, place = found + part["recordings"], part["next"]
+        assert found == whole
+
+
+def test_a_line_is_never_the_one_of_before(client: httpx.Client, session: str, place: Path) -> None:
+    """Lines are kept: also where another program writes to the database, or a file goes, the next one says so."""
+
+    def first() -> dict[str, Any]:
+        part = client.get(f"/sessions/{session}/recordings").json()["recordings"]
+        return dict(part[0])
+
+    line = first()
+    assert (line["status"], line["reviewed"]) == ("ready", False)
+    with closing(sqlite3.connect(place / "store" / "sessions.sqlite")) as db, db:
+        db.execute("UPDATE recordings SET reviewed = 1 WHERE id = ?", (line["id"],))
+    assert first()["reviewed"] is True
+    client.patch(f"/recordings/{line['id']}", json={"reviewed": False})
+    sound = place / "store" / "recordings" / line["id"] / "page.wav"
+    sound.rename(sound.with_suffix(".away"))
+    assert first()["status"] == "failed"
+    sound.with_suffix(".away").rename(sound)
+    assert first() == line
+    reader = {"reader": "Anna", "round": 1}
+    assert client.get(f"/sessions/{session}/recordings", params=reader).json()["recordings"][0]["answers"] is None
+
+
+# The stream
+
+
+@contextmanager
+def listening(client: httpx.Client, session: str, since: str, **headers: str) -> Iterator[list[dict[str, Any]]]:
+    """-> the messages of a stream as they come: {event, id, data}."""
+    messages: list[dict[str, Any]] = []
+    with client.stream("GET", f"/sessions/{session}/changes", params={"since": since}, headers=headers) as answer:
+        assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (200, "text/event-stream")
+
+        def read() -> None:
+            said: dict[str, Any] = {}
+            try:
+                for line in answer.iter_lines():
+                    name, _, value = line.partition(": ")
+                    if name:
+                        said[name] = json.loads(value) if name == "data" else value
+                    else:
+                        messages.append(said)
+                        said = {}
+            except httpx.HTTPError:
+                messages.append({"event": "ended"})
+
+        reading = threading.Thread(target=read, daemon=True)
+        reading.start()
+        yield messages
+
+
+def test_what_changes_is_told_to_whoever_listens(client: httpx.Client, session: str, place: Path) -> None:
+    before = client.get(f"/sessions/{session}/recordings").json()
+    one = before["recordings"][1]["id"]
+    with (
+        listening(client, session, before["mark"]) as told,
+        listening(client, session, "of-a-service-before") as late,
+        listening(client, new_session(client), before["mark"]) as elsewhere,
+    ):
+        until(lambda: told)
+        client.patch(f"/recordings/{one}", json={"reviewed": True})
+        (line,) = until(lambda: told[-1]["data"]["recordings"])
+        assert (line["id"], line["reviewed"]) == (one, True)
+        added = upload(client, session, recording(place, 3))["id"]
+        until(lambda: any(line["status"] == "ready" and line["id"] == added for line in told[-1]["data"]["recordings"]))
+        mark = told[-1]["id"]
+        client.delete(f"/recordings/{added}")
+        until(lambda: told[-1]["data"]["gone"] == [added])
+        assert late[0]["event"] == "again"
+        until(lambda: any(added in each["data"]["gone"] for each in elsewhere))
+        assert not any(each["data"]["recordings"] for each in elsewhere)
+    with listening(client, session, "x", **{"last-event-id": mark}) as told:  # as a browser comes back
+        until(lambda: told)
+        assert told[0]["data"]["gone"] == [added]
+
+
+def test_a_service_that_ends_does_not_wait_for_its_streams(place: Path, tmp_path: Path) -> None:
+    with served(place, folder=tmp_path / "store") as client:
+        session = new_session(client)
+        waiting = listening(client, session, "x")
+        told = waiting.__enter__()
+        until(lambda: len(told) == 2)
+    until(lambda: told[-1].get("event") == "ended" or "data" in told[-1])
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("recordings?after=nowhere", 422, "is no place in the list"),
+        ("recordings?after=nan_x%00", 200, ""),
+        ("recordings?after=1e999_%F0%9F%98%80", 200, ""),
+        ("recordings?round=0", 422, "round"),
+        ("changes?reader=%20", 422, "the reader's name"),
+        ("changes?round=100000", 422, "round"),
+    ],
+)
+def test_wrong_questions(client: httpx.Client, session: str, path: str, status: int, words: str) -> None:
+    answer = client.get(f"/sessions/{session}/{path}")
+    assert (answer.status_code, words in answer.text) == (status, True)
+    for what in ("recordings", "changes"):
+        assert client.get(f"/sessions/x/{what}").status_code == 404
+        stranger = httpx.get(f"{client.base_url}/sessions/{session}/{what}")
+        assert (stranger.status_code, "token" in stranger.json()["detail"]) == (401, True)
+
+
+# Rows
+
+
+def test_rows_in_sight_by_hand() -> None:
+    with script(
+        "long_list.js",
+        "({ heights, from, to }) => { const { first, last, tops } = page.inSight(heights.map((h) => h ?? undefined), from, to); return { first, last, tops: [...tops] }; }",
+    ) as in_sight:
+        found = in_sight({"heights": [10, 30, None, 20], "from": 0, "to": 1000})
+        assert found == {"first": 0, "last": 4, "tops": [0, 10, 40, 60, 80]}  # unseen: the mean, 20
+        assert in_sight({"heights": [10, 30, None, 20], "from": 15, "to": 45}) == {**found, "first": 1, "last": 3}
+        assert in_sight({"heights": [10, 30, None, 20], "from": 10, "to": 40}) == {**found, "first": 1, "last": 2}
+        assert in_sight({"heights": [10, 30, None, 20], "from": 500, "to": 900}) == {**found, "first": 3, "last": 4}
+        assert in_sight({"heights": [], "from": 0, "to": 9}) == {"first": 0, "last": 0, "tops": [0]}
+        many = in_sight({"heights": [None] * 10_000, "from": 56 * 5000, "to": 56 * 5010})
+        assert (many["first"], many["last"]) == (5000, 5010)
