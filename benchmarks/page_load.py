@@ -1,9 +1,9 @@
 """The page under load: python -m benchmarks.page_load [--recordings N] [--minutes N]
 
-Prints a table: how long the service takes for each part of the list of a session of 10,000 recordings, how soon the page
-shows its first rows and all of it, and how many rows are elements; how soon a recording of ten minutes has its picture,
-and how even the frames are while it is scrolled from end to end; how much of the processors a page that nobody touches
-and its service take; how much room a session takes beside the files that were sent. Everything is simulated.
+Prints a table: how long the service takes for each part of the list of a session of 10,000 recordings, how soon the
+page shows its first rows and all of it, and how many rows are elements; how soon a recording of ten minutes has its
+picture, and how even the frames are while it is scrolled from end to end; how much of the processors a page that nobody
+touches and its service take; how much room a session takes beside the files that were sent. Everything is simulated.
 """
 
 import argparse
@@ -21,9 +21,9 @@ from typing import Any
 import httpx
 import numpy as np
 import soundfile
+from benchmarks.web import FLAGS, chromium, family, until_up
 from playwright.sync_api import Page, sync_playwright
 
-from benchmarks.web import FLAGS, chromium, family, until_up
 from rales.web.store import Store
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -138,9 +138,8 @@ def measure_list(door: str, pid: int, page: Page) -> None:
     browser = [each for each in family(os.getpid()) if each != os.getpid() and each not in family(pid)]
     before = processor_s(family(pid)), processor_s(browser)
     page.wait_for_timeout(1000 * IDLE_S)
-    spent = [
-        100 * (after - was) / IDLE_S for was, after in zip(before, (processor_s(family(pid)), processor_s(browser)))
-    ]
+    after = processor_s(family(pid)), processor_s(browser)
+    spent = [100 * (now - was) / IDLE_S for was, now in zip(before, after, strict=True)]
     say("an idle service, an idle page (of one core)", f"{spent[0]:.2f} %, {spent[1]:.2f} %")
 
 

@@ -15,6 +15,11 @@ from rales.web.changes import Changes
 from tests.scripted import script
 from tests.served import new_session, recording, served, until, upload
 
+IN_SIGHT = """({ heights, from, to }) => {
+  const { first, last, tops } = page.inSight(heights.map((height) => height ?? undefined), from, to);
+  return { first, last, tops: [...tops] };
+}"""
+
 # What changes
 
 
@@ -27,6 +32,7 @@ def test_changes_are_told_once_and_in_order() -> None:
     part, mark = changes.after(begin, 1) or ([], "")
     assert (part, changes.after(mark, 10)) == (["b"], (["a"], changes.mark()))
     assert changes.after(changes.mark(), 10) == ([], changes.mark())
+    assert changes.of("a") == changes.number == changes.of("b") + 1 > changes.of("never changed")
     changes.add("c", "d")  # b is forgotten
     assert changes.after(begin, 10) is None
     assert changes.after(mark, 10) == (["a", "c", "d"], changes.mark())
@@ -83,7 +89,7 @@ def test_a_line_is_never_the_one_of_before(client: httpx.Client, session: str, p
     sound.rename(sound.with_suffix(".away"))
     assert first()["status"] == "failed"
     sound.with_suffix(".away").rename(sound)
-    assert first() == line
+    assert first() | {"changed": 0} == line | {"changed": 0}
     reader = {"reader": "Anna", "round": 1}
     assert client.get(f"/sessions/{session}/recordings", params=reader).json()["recordings"][0]["answers"] is None
 
@@ -174,10 +180,7 @@ def test_wrong_questions(client: httpx.Client, session: str, path: str, status: 
 
 
 def test_rows_in_sight_by_hand() -> None:
-    with script(
-        "long_list.js",
-        "({ heights, from, to }) => { const { first, last, tops } = page.inSight(heights.map((h) => h ?? undefined), from, to); return { first, last, tops: [...tops] }; }",
-    ) as in_sight:
+    with script("long_list.js", IN_SIGHT) as in_sight:
         found = in_sight({"heights": [10, 30, None, 20], "from": 0, "to": 1000})
         assert found == {"first": 0, "last": 4, "tops": [0, 10, 40, 60, 80]}  # unseen: the mean, 20
         assert in_sight({"heights": [10, 30, None, 20], "from": 15, "to": 45}) == {**found, "first": 1, "last": 3}

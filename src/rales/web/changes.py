@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,18 +12,20 @@ REMEMBERED = 20_000  # recordings; whoever has heard of none of these changes as
 
 
 class Changes:
-    """The changes since the service started. A mark, `START-NUMBER`, says up to which one somebody has heard."""
+    """The changes since the service started. Their numbers grow, also from one service to the next one of the folder. A
+    mark, `START-NUMBER`, says up to which one somebody has heard."""
 
     def __init__(self, remembered: int = REMEMBERED) -> None:
-        self.start, self.number, self.remembered = secrets.token_hex(4), 0, remembered
-        self.forgotten = 0  # number of the last change that is not known any more
+        self.start, self.remembered = secrets.token_hex(4), remembered
+        self.first = self.number = time.time_ns() // 1_000_000  # no service makes more than a thousand a second
+        self.forgotten = self.first  # number of the last change that is not known any more
         self.numbers = OrderedDict[str, int]()  # recording -> its last change, the oldest first
         self.lock = threading.Lock()
         self.listeners = dict[asyncio.Event, asyncio.AbstractEventLoop]()
         self.ended = False
 
     def add(self, *recordings: str) -> None:
-        """These have changed; from any thread, once it is on the disk. Without any, listeners are woken all the same."""
+        """These have changed; from any thread, once it is on the disk. Without any, listeners are only woken."""
         with self.lock:
             for recording in recordings:
                 self.number += 1
@@ -38,6 +41,10 @@ class Changes:
         """Nobody waits for a change any more."""
         self.ended = True
         self.add()
+
+    def of(self, recording: str) -> int:
+        """-> number of a recording's last change. Whoever asks before reading it reads no older state than that."""
+        return self.numbers.get(recording, self.first)
 
     def mark(self, number: int | None = None) -> str:
         return f"{self.start}-{self.number if number is None else number}"

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from fastapi.responses import Response
 
-PART_LINES = 500  # of a session's list in one answer
-PART_S = 0.02  # that lines which have to be made may take of it
+PART_LINES = 400  # of a session's list in one answer
+PART_S = 0.01  # that lines which have to be made may take of it
 
 
 def add_page_routes(app: "FastAPI", service: Service) -> None:

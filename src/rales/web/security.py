@@ -72,8 +72,8 @@ class ApiError(Exception):
 
 
 class SecurityMiddleware:
-    """ASGI middleware around `app`; `nonce` is of this service's inline styles, `end_streams` ends the answers that would
-    go on for as long as the service does."""
+    """ASGI middleware around `app`; `nonce` is of this service's inline styles, `end_streams` ends the answers that
+    would go on for as long as the service does."""
 
     def __init__(self, app: App, settings: Settings, nonce: str, end_streams: Callable[[], None]) -> None:
         self.app, self.settings, self.nonce, self.end_streams = app, settings, nonce, end_streams

@@ -487,6 +487,7 @@ class Service:
         ]
         return {
             **{name: row[name] for name in ("id", "name", "path", "duration_s", "status", "problem", "revision")},
+            "changed": row["changed"],
             **{name: row[name] for name in ("patient", "location", "device")},
             "reviewed": bool(row["reviewed"]),
             "cycles": len(row["cycles"]),
@@ -500,8 +501,8 @@ class Service:
         }
 
     def answer_recording(self, lines: list[Row]) -> dict[str, float] | None:
-        """What `lines` gives of a recording -> the probability that it holds anything abnormal, any crackle, any wheeze,
-        from those of its cycles; None where none was judged or the classes are others."""
+        """What `lines` gives of a recording -> the probability that it holds anything abnormal, any crackle, any
+        wheeze, from those of its cycles; None where none was judged or the classes are others."""
         judged = [line for line in lines if line["model_label"] is not None and not line["unusable"]]
         if not judged or not self.label_set.is_icbhi:
             return None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rales.web.service import Service
 
 KEPT = 40_000  # lines, of all sessions and readers
-AT_ONCE = 25  # lines that are made between two looks at the clock
+AT_ONCE = 20  # lines that are made between two looks at the clock
 SENT = 200  # changed lines of one message
 PAUSE_S = 0.2  # between two messages, in which changes gather
 SILENCE_S = 20.0  # after which a message without a change says that the service is there
@@ -108,9 +108,9 @@ class SessionList:
     # As it happens
 
     async def follow(self, session: str, who: Who, since: str) -> AsyncIterator[str]:
-        """-> messages of an event stream: `recordings` that have changed since a mark, ids of those that are `gone`, the
-        turn that is worked on (`begun`) and how far the folder is taken in; an event `again` where nobody knows what
-        has changed since then."""
+        """-> messages of an event stream: `recordings` that have changed since a mark, ids of those that are `gone`,
+        the turn that is worked on (`begun`) and how far the folder is taken in; an event `again` where nobody knows
+        what has changed since then."""
         changes = self.service.store.changes
         with changes.listening() as heard:
             while not changes.ended:

@@ -291,13 +291,14 @@ class Store:
         return [stored_rows.read_recording(row, self.label_set) for row in rows]
 
     def recordings_of(self, ids: Sequence[str], model: str, who: Who = NOBODY) -> dict[str, Row]:
-        """-> id -> recording as `recordings` has it, of those that are there."""
-        rows: list[Row] = []
+        """-> id -> recording as `recording` has it, of those that are there."""
+        rows, changed = list[Row](), {each: self.changes.of(each) for each in ids}
         for first in range(0, len(ids), PART):
             part = ids[first : first + PART]
             places = ", ".join("?" * len(part))
             rows += self.rows(f"{STANDING} WHERE r.id IN ({places})", model, *who, *who, *part)
-        return {row["id"]: stored_rows.read_recording(row, self.label_set) for row in rows}
+        read = [stored_rows.read_recording(row, self.label_set) for row in rows]
+        return {row["id"]: {**row, "changed": changed[row["id"]]} for row in read}
 
     def stamps(self, session: str, model: str, who: Who, after: tuple[float, str], most: int) -> list[Row]:
         """-> STAMPS of at most so many recordings of a session, in the order they came, behind a place in that order;
@@ -315,9 +316,10 @@ class Store:
         return rows
 
     def recording(self, recording: str, model: str, who: Who = NOBODY) -> Row | None:
-        """-> one recording as `recordings` has it."""
+        """-> one recording as `recordings` has it, with `changed`, the number of a change that is in it."""
+        changed = self.changes.of(recording)
         rows = self.rows(f"{STANDING} WHERE r.id = ?", model, *who, *who, recording)
-        return stored_rows.read_recording(rows[0], self.label_set) if rows else None
+        return {**stored_rows.read_recording(rows[0], self.label_set), "changed": changed} if rows else None
 
     def waiting(self) -> list[str]:
         """-> recordings that the default model has not answered for yet, the oldest first."""

@@ -54,13 +54,13 @@ export function updateLine(facts, who) {
   if (who === whoReads() && state.recordings.some(({ id }) => id === facts.id)) mergeLines([facts], []);
 }
 
-/** Lines that have come and ids of recordings that are gone -> the list with them; `more` is changed along with it. Of two
- * lines of one recording, the one that knows of more revisions stays, else the one that has come. */
+/** Lines that have come and ids of recordings that are gone -> the list with them; `more` is changed along with it. A line
+ * may be overtaken by a later one on its way. */
 export function mergeLines(lines, gone, more = {}) {
   const list = new Map(state.recordings.map((facts) => [facts.id, facts]));
   for (const facts of lines) {
     const known = list.get(facts.id);
-    if (!known || known.revision <= facts.revision) list.set(facts.id, facts);
+    if (!known || known.changed <= facts.changed) list.set(facts.id, facts);
   }
   for (const id of gone) list.delete(id);
   const changed = lines.length || gone.length;
