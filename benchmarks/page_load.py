@@ -1,4 +1,4 @@
-"""The page under load: python -m benchmarks.page_load [--recordings N] [--minutes N]
+"""The page under load: python -m benchmarks.page_load [--recordings N] [--minutes N]    (0: leave that part out)
 
 Prints a table: how long the service takes for each part of the list of a session of 10,000 recordings, how soon the
 page shows its first rows and all of it, and how many rows are elements; how soon a recording of ten minutes has its
@@ -73,10 +73,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         place = Path(folder)
-        write_sessions(place / "many", asked.recordings)
-        with_service(place / "many", lambda door, pid: measure_list(door, pid, browser.new_page()))
-        sound = write_breaths(place / "long.wav", asked.minutes)
-        with_service(place / "one", lambda door, _: measure_recording(door, sound, place / "one", browser.new_page()))
+        if asked.recordings:
+            write_sessions(place / "many", asked.recordings)
+            with_service(place / "many", lambda door, pid: measure_list(door, pid, browser.new_page()))
+        if asked.minutes:
+            sound = write_breaths(place / "long.wav", asked.minutes)
+            with_service(
+                place / "one", lambda door, _: measure_recording(door, sound, place / "one", browser.new_page())
+            )
+            say("room that it takes then, of the size of the file", f"{room(place / 'one') / sound.stat().st_size:.2f}")
         browser.close()
 
 
@@ -95,6 +100,7 @@ def with_service(folder: Path, measure: Any) -> None:
             measure(door, service.pid)
         finally:
             service.terminate()
+            service.wait()
 
 
 def measure_list(door: str, pid: int, page: Page) -> None:
@@ -103,7 +109,8 @@ def measure_list(door: str, pid: int, page: Page) -> None:
     with httpx.Client(base_url=f"http://{url.host}:{url.port}", headers=known, timeout=60) as client:
         session = client.get("/sessions").json()[0]["id"]
         for kind in ("not made yet", "made"):
-            times_s, place, many = list[float](), "", 0
+            times_s, many = list[float](), 0
+            place: str | None = ""
             while place is not None:
                 begun = time.perf_counter()
                 answer = client.get(f"/sessions/{session}/recordings", params={"after": place})
@@ -151,7 +158,9 @@ def measure_recording(door: str, sound: Path, store: Path, page: Page) -> None:
     page.wait_for_function("() => document.querySelectorAll('#list .entry').length === 1", timeout=120_000)
     page.wait_for_function(DRAWN, timeout=120_000)
     say("sending it: until its picture is there", f"{time.perf_counter() - begun:.2f} s")
-    page.wait_for_function("() => document.querySelector('#rows .answer')", timeout=300_000)
+    page.wait_for_function(
+        "async () => (await import('/static/js/state.js')).state.current.status === 'ready'", timeout=240_000
+    )
     times_s = []
     for _ in range(5):
         page.evaluate("async () => (await import('/static/js/recordings.js')).close()")
@@ -178,8 +187,12 @@ def measure_recording(door: str, sound: Path, store: Path, page: Page) -> None:
         "tasks of over 50 ms meanwhile",
         f"{len(found['longest'])}, the longest {max(found['longest'], default=0):.0f} ms",
     )
-    took = sum(each.stat().st_size for each in store.rglob("*") if each.is_file() and "example" not in each.parts)
-    say("room that it takes, of the size of the file", f"{took / sound.stat().st_size:.2f}")
+    say("room that it takes while it is used, of the size of the file", f"{room(store) / sound.stat().st_size:.2f}")
+
+
+def room(store: Path) -> int:
+    """-> bytes of all files of a service's folder but its example."""
+    return sum(each.stat().st_size for each in store.rglob("*") if each.is_file() and "example" not in each.parts)
 
 
 def processor_s(processes: list[int]) -> float:

@@ -6,12 +6,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
 from rales.web.changes import Changes
+from rales.web.decoded_sounds import DecodedSounds
+from rales.web.store import Store
 from tests.scripted import script
 from tests.served import new_session, recording, served, until, upload
 
@@ -64,11 +67,12 @@ def test_parts_are_the_whole_list(client: httpx.Client, session: str, monkeypatc
         monkeypatch.setattr("rales.web.routes_sessions.PART_LINES", lines)
         monkeypatch.setattr("rales.web.routes_sessions.PART_S", budget_s)
         monkeypatch.setattr("rales.web.session_list.AT_ONCE", 1)
-        found, place = [], ""
-        while place is not None:
-            part = client.get(f"/sessions/{session}/recordings", params={"after": place}).json()
+        found = list[dict[str, Any]]()
+        after: str | None = ""
+        while after is not None:
+            part = client.get(f"/sessions/{session}/recordings", params={"after": after}).json()
             assert 1 <= len(part["recordings"]) <= (2 if lines == 2 else 1)
-            found, place = found + part["recordings"], part["next"]
+            found, after = found + part["recordings"], part["next"]
         assert found == whole
 
 
@@ -85,12 +89,14 @@ def test_a_line_is_never_the_one_of_before(client: httpx.Client, session: str, p
         db.execute("UPDATE recordings SET reviewed = 1 WHERE id = ?", (line["id"],))
     assert first()["reviewed"] is True
     client.patch(f"/recordings/{line['id']}", json={"reviewed": False})
-    sound = place / "store" / "recordings" / line["id"] / "page.wav"
-    sound.rename(sound.with_suffix(".away"))
+    sounds = [place / "store" / "recordings" / line["id"] / name for name in ("upload", "page.wav")]
+    for sound in sounds:
+        sound.rename(sound.with_suffix(".away"))
     assert first()["status"] == "failed"
-    sound.with_suffix(".away").rename(sound)
+    for sound in sounds:
+        sound.with_suffix(".away").rename(sound)
     assert first() | {"changed": 0} == line | {"changed": 0}
-    reader = {"reader": "Anna", "round": 1}
+    reader = {"reader": "Anna", "round": "1"}
     assert client.get(f"/sessions/{session}/recordings", params=reader).json()["recordings"][0]["answers"] is None
 
 
@@ -150,10 +156,42 @@ def test_what_changes_is_told_to_whoever_listens(client: httpx.Client, session: 
 def test_a_service_that_ends_does_not_wait_for_its_streams(place: Path, tmp_path: Path) -> None:
     with served(place, folder=tmp_path / "store") as client:
         session = new_session(client)
+        kept = tmp_path / "store" / "recordings" / upload(client, session, recording(place))["id"]
+        assert (kept / "page.wav").is_file()
         waiting = listening(client, session, "x")
         told = waiting.__enter__()
         until(lambda: len(told) == 2)
     until(lambda: told[-1].get("event") == "ended" or "data" in told[-1])
+    assert [file.name for file in kept.iterdir()] == ["upload"]  # the file as it came
+    assert (kept / "upload").read_bytes() == recording(place).read_bytes()
+
+
+def test_decoded_sound_takes_a_share_of_the_room(tmp_path: Path) -> None:
+    """Three files of 1,000 bytes, of each of which 200 are decoded: what was asked for first goes first."""
+    store = Store(tmp_path)
+    session, facts = store.new_session("x"), {"duration_s": 1, "rate_hz": 1, "channels": 1, "notes": [], "digest": ""}
+    service: Any = SimpleNamespace(store=store, original_sound=lambda row: Path(store.upload(row)))
+    sounds = DecodedSounds(service)
+    ids = list[str]()
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        for file, size in (("upload", 1000), ("audio.wav", 150), ("page.wav", 50)):
+            (tmp_path / name / file).write_bytes(bytes(size))
+        ids.append(store.new_recording(session, f"{name}.wav", facts, tmp_path / name, None))
+        sounds.use(ids[-1])
+    sounds.use(ids[0])
+
+    def decoded() -> list[str]:
+        return [name for name, each in zip("abc", ids, strict=True) if store.has_decoded(each)]
+
+    sounds.trim(kept_s=60, share=0)  # whoever has asked a moment ago may still read it
+    sounds.trim(kept_s=0, share=0.2)
+    assert decoded() == ["a", "b", "c"]
+    sounds.trim(kept_s=0, share=0.1)
+    assert decoded() == ["a"]
+    DecodedSounds(service)  # of the service before nothing is left
+    assert decoded() == []
+    assert all(Path(store.upload({"id": each, "path": "a.wav"})).is_file() for each in ids)
 
 
 @pytest.mark.parametrize(

@@ -228,9 +228,9 @@ class Recording(Named):
 @dataclass
 class RecordingFacts(Recording):
     """A recording in the list: of two states of a line the one with the larger `changed` is the later one, `turn` is
-    its number among those that wait for the model, `findings` counts its usable cycles by label, and `uncertainty` is 1 -
-    the largest probability of its least certain cycle that nobody has confirmed. `answers` are the probabilities that
-    it holds anything abnormal, any crackle, any wheeze, where the classes are those of ICBHI 2017 (see
+    its number among those that wait for the model, `findings` counts its usable cycles by label, and `uncertainty` is
+    1 - the largest probability of its least certain cycle that nobody has confirmed. `answers` are the probabilities
+    that it holds anything abnormal, any crackle, any wheeze, where the classes are those of ICBHI 2017 (see
     ModelFacts.answers).
 
     `judged` is false where the default model could judge none of it; `quality_reason` says why, or what is wrong

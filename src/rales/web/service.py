@@ -6,7 +6,7 @@ import hashlib
 import logging
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -21,6 +21,7 @@ from rales.files.atomic import Lock, NoLocks, make_folder
 from rales.inference.predictor import Predictor
 from rales.typing import Row
 from rales.web import cycle_edits, event_marks, example, model_answers, platform_checks, readers, stored_rows
+from rales.web.decoded_sounds import DecodedSounds
 from rales.web.decoding import Decoder, DecoderRestarted, Undecodable
 from rales.web.job_queue import JobQueue, QueueFull
 from rales.web.model_registry import ModelRegistry
@@ -56,6 +57,8 @@ class Service:
         self.sweep()
         self.runs = settings.runs
         self.project = Project(settings.project, self) if settings.project else None
+        self.sounds = DecodedSounds(self)
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.example_folder = settings.folder / "example"
         self.example_rows: list[Row] | None = None
         self.decoder = Decoder(settings.limits)
@@ -76,16 +79,20 @@ class Service:
 
     async def start(self) -> None:
         """Begin to work; recordings that waited when the service ended go on waiting."""
+        self.loop = asyncio.get_running_loop()
         for recording in self.store.waiting():
             self.queue.add(recording)
         if self.project:
             self.project.start()  # the model's thread asks it for sound
         self.queue.thread.start()
         self.warming = asyncio.create_task(self.decoder.warm())
+        self.sweeping = asyncio.create_task(self.sounds.sweep())
 
     async def stop(self) -> None:
         await asyncio.to_thread(self.queue.stop)  # the job under way may wait for a sound that is decoded here
         self.warming.cancel()
+        self.sweeping.cancel()
+        await asyncio.to_thread(self.sounds.trim, kept_s=0.0, share=0.0)
         await self.decoder.stop()
         self.lock.release()
 
@@ -93,8 +100,8 @@ class Service:
 
     @asynccontextmanager
     async def arrived(self, path: str, sound: BinaryIO, annotation: BinaryIO | None) -> AsyncIterator[tuple[Path, Row]]:
-        """Uploaded files and their path (see `cycle_edits.relative_path`) -> (folder with audio.wav, page.wav and a
-        checked audio.txt, facts), removed afterwards."""
+        """Uploaded files and their path (see `cycle_edits.relative_path`) -> (folder with the file, audio.wav, page.wav
+        and a checked audio.txt, facts), removed afterwards."""
         place = self.arriving / secrets.token_hex(8)
         try:
             upload = place / f"upload{cycle_edits.decoder_suffix(path)}"
@@ -119,11 +126,10 @@ class Service:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     async def decode(self, upload: Path, name: str) -> Row:
-        """A file of `write` -> its facts, with what `beside` says of its text; then its folder holds audio.wav,
-        page.wav and, unless it was passed over, a checked audio.txt."""
+        """A file of `write` -> its facts, with what `beside` says of its text; then its folder holds audio.wav and
+        page.wav too and, unless it was passed over, a checked audio.txt."""
         place = upload.parent
         facts = await self.decode_sound(upload, place, name)
-        upload.unlink()
         note, beside = self.beside(place / "audio.txt", name, facts["duration_s"])
         return {**facts, **beside, "notes": [*facts["notes"], *([note] if note else [])]}
 
@@ -152,23 +158,29 @@ class Service:
             await asyncio.to_thread(remove_tree, place)
 
     def ensure_sound(self, recording: str) -> None:
-        """Have the sound of a recording of the project decoded; from any thread but the service's own. Errors:
-        ApiError."""
-        rows = self.store.rows("SELECT * FROM recordings WHERE id = ? AND linked != ''", recording)
-        if self.project and rows:
-            self.project.ensure_sound(rows[0])
+        """Have the sound of a recording decoded; from any thread but the service's own. Errors: ApiError."""
+        for row in self.store.rows("SELECT * FROM recordings WHERE id = ?", recording):
+            self.sounds.ensure(row)
+
+    def wait(self, asked: Coroutine[Any, Any, Any]) -> Any:
+        """What the service's own thread makes of something, asked for in another one."""
+        assert self.loop is not None
+        return asyncio.run_coroutine_threadsafe(asked, self.loop).result()
 
     def original_sound(self, row: Row) -> Path | None:
-        """A row of the store -> its sound: the file of the project, else what the service decoded; None if it is
-        gone."""
-        if not row["linked"]:
-            return self.store.place(row["id"]) / "audio.wav" if self.store.has_sound(row["id"]) else None
-        sound = self.project.folder / row["linked"] if self.project else None
-        return sound if sound is not None and sound.is_file() else None
+        """A row of the store -> its sound: the file of the project, the file that came, of services before what they
+        decoded of it; None if it is gone."""
+        if row["linked"]:
+            sound = self.project.folder / row["linked"] if self.project else None
+            return sound if sound is not None and sound.is_file() else None
+        if self.store.has_upload(row):
+            return Path(self.store.upload(row))
+        return self.store.place(row["id"]) / "audio.wav" if self.store.has_decoded(row["id"]) else None
 
     def missing_sound(self, row: Row) -> str:
         """A row of the store -> why its sound cannot be heard, "" where it can."""
-        if self.original_sound(row) is None:
+        there = self.original_sound(row) is not None if row["linked"] else self.store.has_upload(row)
+        if not there and (row["linked"] or not self.store.has_decoded(row["id"])):
             return NO_FILE if row["linked"] else NO_SOUND
         return CHANGED if self.project and self.project.is_changed(row) else ""
 
@@ -242,6 +254,7 @@ class Service:
             again = "; to use this annotation, remove the recording there and send both again"
             more = again if facts["annotated"] is not None else ""
             raise ApiError(409, f"{name}: the same recording is in the list already{more}") from error
+        self.sounds.use(recording)
         self.add_to_queue(recording)
         return recording
 

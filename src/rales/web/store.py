@@ -3,9 +3,9 @@
 `sessions.sqlite` holds sessions, recordings with the events that came along, the cycles that each began with
 (`originals`, written once: revision 0 of its annotation), what models said of them (`scores`, which may be made anew)
 and every saved annotation with its events;
-`recordings/<id>/` holds audio.wav (what the model hears), page.wav (what the browser plays) and, where one came along,
-audio.txt (the annotation, which `predict` finds beside the sound) and notes.json (what there is to say of the file and
-of the text beside it).
+`recordings/<id>/` holds `upload` (the file that came), for a while what is decoded of it, audio.wav (what the model
+hears) and page.wav (what the browser plays), and, where one came along, audio.txt (the annotation, which `predict`
+finds beside the sound) and notes.json (what there is to say of the file and of the text beside it).
 """
 
 import json
@@ -78,8 +78,10 @@ SELECT r.*, s.made, s.cycles AS scored, COALESCE(a.revision, 0) AS revision, a.c
 {STANDING_FROM}"""
 # What tells that a line of the list is not the one it was: nothing in a recording's row changes without one of these
 STAMPS = f"""
-SELECT r.id, r.added, r.name, r.linked, r.digest, r.status, r.problem, r.reviewed, s.made, a.revision, a.saved, o.source
+SELECT r.id, r.added, r.name, r.path, r.linked, r.digest, r.status, r.problem, r.reviewed,
+    s.made, a.revision, a.saved, o.source
 {STANDING_FROM}"""
+SOUND = ("audio.wav", "page.wav")  # what is decoded of a recording
 PART = 500  # values of one query; SQLite takes no more than some
 OF_READER = "recording = ? AND reader = ? AND round = ?"
 OURS = re.compile("[0-9a-f]{16}")  # names of folders that this service gives
@@ -332,9 +334,18 @@ class Store:
         """-> the folder of a recording's sound."""
         return self.folder / "recordings" / recording
 
-    def has_sound(self, recording: str) -> bool:
+    def has_decoded(self, recording: str) -> bool:
         folder = os.path.join(self.folder, "recordings", recording)  # asked of every line of a list; Path takes longer
-        return all(os.path.isfile(os.path.join(folder, name)) for name in ("audio.wav", "page.wav"))
+        return all(os.path.isfile(os.path.join(folder, name)) for name in SOUND)
+
+    def upload(self, row: Row) -> str:
+        """A row with id and path -> the file that came, under a name of our own."""
+        name = f"upload{cycle_edits.decoder_suffix(str(row['path']))}"
+        return os.path.join(self.folder, "recordings", row["id"], name)
+
+    def has_upload(self, row: Row) -> bool:
+        """Whether it is there; the services of before kept what they had decoded of it instead."""
+        return os.path.isfile(self.upload(row))
 
     def sounds(self) -> set[str]:
         """-> the recordings that have a folder."""
