@@ -33,8 +33,8 @@ FIRST_ROWS = "() => document.querySelectorAll('#list .entry').length > 0"
 # Whether the picture holds more than one colour
 DRAWN = """() => {
   const canvas = document.querySelector("#picture");
-  if (!canvas.width || document.querySelector("#clock").textContent.endsWith("/ 0:00.0")) return false;
-  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  if (!canvas.width) return false;
+  const { data } = canvas.getContext("2d").getImageData(canvas.width / 2, canvas.height / 2, 60, 20);
   const colours = new Set(new Uint32Array(data.buffer));
   return colours.size > 20;
 }"""

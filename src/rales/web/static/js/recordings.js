@@ -56,9 +56,11 @@ export async function openRecording(id) {
   leave(`Loading ${name} …`);
   try {
     await saveNow();
+    if (number !== opened) return;
+    const sound = player.fetchSound(id);
     if (!(await showAnswers(id, number))) return;
     if (id !== EXAMPLE) localStorage.setItem(`rales-open-${state.session}`, id);
-    await player.load(id);
+    await player.load(sound);
     if (number === opened && document.activeElement === document.body) focused?.focus();
   } catch (error) {
     if (number !== opened || error.name === "AbortError") return;
