@@ -141,7 +141,7 @@ def measure_list(door: str, pid: int, page: Page) -> None:
             order,
         )
         say(f"another order of them ({order})", f"{took_ms:.0f} ms")
-    page.wait_for_timeout(2000)
+    page.wait_for_timeout(10_000)  # until the decoder is warm and nothing is new
     browser = [each for each in family(os.getpid()) if each != os.getpid() and each not in family(pid)]
     before = processor_s(family(pid)), processor_s(browser)
     page.wait_for_timeout(1000 * IDLE_S)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rales.web.service import Service
 
 KEPT = 40_000  # lines, of all sessions and readers
-AT_ONCE = 20  # lines that are made between two looks at the clock
+AT_ONCE = 15  # lines that are made between two looks at the clock
 SENT = 200  # changed lines of one message
 PAUSE_S = 0.2  # between two messages, in which changes gather
 SILENCE_S = 20.0  # after which a message without a change says that the service is there

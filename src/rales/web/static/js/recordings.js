@@ -13,6 +13,7 @@ import { scoreMissing } from "./scores.js";
 import { EXAMPLE, asReader, mergeLines, pathOf, state, update, updateLine, when } from "./state.js";
 
 let scoring = Promise.resolve();
+const marking = new Map(); // id -> whether it is reviewed, until the service has heard of it
 let asked = null; // line for which the answers of the open recording were asked for
 let opened = 0; // counts, so that an answer for what has been left meanwhile is known as one
 let opening = null; // id of the recording that is on its way, until it can be heard
@@ -22,7 +23,7 @@ export function start() {
   when(["heard", "current"], showLoading);
   when(["cycles", "current"], showExports);
   when(["level"], showFacts);
-  when(["recordings", "current"], followStatus);
+  when(["recordings", "current"], followLine);
   startQueue(openRecording, () => (queue = []));
   byId("reviewed").addEventListener("change", () => setReviewed(byId("reviewed").checked));
   byId("remove").addEventListener("click", remove);
@@ -34,11 +35,15 @@ export function start() {
   saveAs("export-all", (form) => asReader(`/sessions/${state.session}/export?format=${form}`));
 }
 
-/** Once the model has answered for the open recording, show what it says. */
-function followStatus() {
+/** The open recording is reviewed if its line says so, which may be known from another tab, or later than what was asked
+ * for when it was opened; and once the model has answered for it, what it says is shown. */
+function followLine() {
   const { current } = state;
   const facts = current && state.recordings.find(({ id }) => id === current.id);
-  if (!facts || facts.status === current.status || asked === facts) return;
+  if (!facts) return;
+  current.reviewed = marking.get(current.id) ?? facts.reviewed;
+  byId("reviewed").checked = current.reviewed;
+  if (facts.status === current.status || asked === facts) return;
   asked = facts;
   showAnswers(facts.id, opened).catch(() => {}); // its next line asks again
 }
@@ -167,9 +172,13 @@ export function step(by) {
 export async function setReviewed(reviewed) {
   const { current } = state;
   if (!current || state.reader) return; // a reader has reviewed what is decided
-  updateLine(await call("PATCH", `/recordings/${current.id}`, { reviewed }), "");
-  current.reviewed = reviewed;
-  if (state.current?.id === current.id) byId("reviewed").checked = reviewed;
+  marking.set(current.id, reviewed);
+  try {
+    updateLine(await call("PATCH", `/recordings/${current.id}`, { reviewed }), "");
+  } finally {
+    marking.delete(current.id);
+    followLine();
+  }
   say(reviewed ? "Reviewed" : "Not reviewed");
 }
 
