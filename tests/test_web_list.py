@@ -23,6 +23,11 @@ IN_SIGHT = """({ heights, from, to }) => {
   return { first, last, tops: [...tops] };
 }"""
 
+MERGE = """({ lines, gone }) => {
+  page.mergeLines(lines, gone);
+  return page.state.recordings;
+}"""
+
 # What changes
 
 
@@ -227,3 +232,14 @@ def test_rows_in_sight_by_hand() -> None:
         assert in_sight({"heights": [], "from": 0, "to": 9}) == {"first": 0, "last": 0, "tops": [0]}
         many = in_sight({"heights": [None] * 10_000, "from": 56 * 5000, "to": 56 * 5010})
         assert (many["first"], many["last"]) == (5000, 5010)
+
+
+def test_a_line_that_was_overtaken_on_its_way_is_left_out() -> None:
+    def line(name: str, changed: int, words: str = "") -> dict[str, Any]:
+        return {"id": name, "changed": changed, "words": words}
+
+    with script("state.js", MERGE) as merge:
+        assert merge({"lines": [line("a", 5), line("b", 5)], "gone": []}) == [line("a", 5), line("b", 5)]
+        late = [line("a", 4, "late"), line("b", 6, "next"), line("c", 1)]
+        assert merge({"lines": late, "gone": []}) == [line("a", 5), line("b", 6, "next"), line("c", 1)]
+        assert merge({"lines": [], "gone": ["b", "unknown"]}) == [line("a", 5), line("c", 1)]
