@@ -46,6 +46,7 @@ function arranged(find, show, order) {
     all: () => true,
     open: (facts) => !facts.reviewed,
     done: (facts) => facts.reviewed,
+    ambiguous: (facts) => facts.ambiguous > 0,
     problem: (facts) => facts.status === "failed" || !facts.judged,
   };
   for (const [value, , names] of LABELS.findings)
