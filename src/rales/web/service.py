@@ -60,6 +60,7 @@ class Service:
         self.project = Project(settings.project, self) if settings.project else None
         self.sounds = DecodedSounds(self)
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.tasks = list[asyncio.Task[None]]()
         self.learning = Learning(self)
         self.example_folder = settings.folder / "example"
         self.example_rows: list[Row] | None = None
@@ -87,14 +88,13 @@ class Service:
         if self.project:
             self.project.start()  # the model's thread asks it for sound
         self.queue.thread.start()
-        self.warming = asyncio.create_task(self.decoder.warm())
-        self.sweeping = asyncio.create_task(self.sounds.sweep())
+        self.tasks = [asyncio.create_task(self.decoder.warm()), asyncio.create_task(self.sounds.sweep())]
 
     async def stop(self) -> None:
         await asyncio.to_thread(self.learning.stop)
         await asyncio.to_thread(self.queue.stop)  # the job under way may wait for a sound that is decoded here
-        self.warming.cancel()
-        self.sweeping.cancel()
+        for task in self.tasks:
+            task.cancel()
         await asyncio.to_thread(self.sounds.trim, kept_s=0.0, share=0.0)
         await self.decoder.stop()
         self.lock.release()
