@@ -11,6 +11,7 @@ from rales.cli.console import print_message, print_messages_once, print_result, 
 from rales.cli.options import (
     Address,
     Classes,
+    Config,
     Data,
     Engine,
     Epochs,
@@ -25,6 +26,7 @@ from rales.cli.options import (
     Size,
     SkipFlag,
     Weights,
+    add_settings_file,
     command_line,
     read_label_set,
     words_of,
@@ -52,6 +54,7 @@ def sweep(
     from_: From = None,
     freeze: Freeze = None,
     select: Select = None,
+    config: Config = None,
     set_: SetWords = (),
     engine: Engine = "local",
     processes: Processes = None,
@@ -93,7 +96,7 @@ def sweep(
 
     given: dict[str, object] = {"size": size, "weights": weights, "from_model": from_, "freeze": freeze}
     given |= {"train.epochs": epochs, "train.select": select}
-    fixed = [*words_of(given), *set_]
+    own = [*words_of(given), *set_]
     if search:
         alone = {"--grid": grid, "--seeds": seeds != 1, "--select": select not in (None, "validation")}
         alone |= {"--engine": engine != "local", "--processes": processes not in (None, 1), "--address": bool(address)}
@@ -101,13 +104,15 @@ def sweep(
             raise UsageError(
                 f"{refused[0]} does not go with --search, which runs one trial after another on validation"
             )
-        return run_search(recipe, space, data, out, search, budget, fixed, skip_damaged, json)
+        with add_settings_file(config, own, space) as fixed:
+            return run_search(recipe, space, data, out, search, budget, fixed, skip_damaged, json)
     if space or budget != 20:
         raise UsageError(
             f"{'--space' if space else '--budget'} goes with --search random or bayesian; without it, --grid names the "
             "values to try"
         )
-    planned = jobs.trials(recipe, jobs.grid_of(grid), seeds, fixed)
+    with add_settings_file(config, own, grid) as fixed:
+        planned = jobs.trials(recipe, jobs.grid_of(grid), seeds, fixed)
     return run_sweep(planned, data, out, engine, processes, address, skip_damaged, json)
 
 
@@ -187,6 +192,7 @@ def reproduce(
     size: Size = None,
     epochs: Epochs = None,
     select: Select = None,
+    config: Config = None,
     set_: SetWords = (),
     engine: Engine = "local",
     processes: Processes = None,
@@ -231,13 +237,12 @@ def reproduce(
     from rales.report import check_packages, paper_text, scores_table, write_report
     from rales.settings import parse_words
 
-    given = {"size": size, "train.epochs": epochs}
-    fixed = [*words_of(given), *set_]
     if not dry_run:
         if tflops is not None:
             raise UsageError(f"--tflops {tflops:g}: is of --dry-run alone; leave it out")
         check_packages()  # now, not after days of training
-    planned = job.paper_trials(what, seeds, fixed, weights, select, stand_in=dry_run)
+    with add_settings_file(config, [*words_of({"size": size, "train.epochs": epochs}), *set_]) as fixed:
+        planned = job.paper_trials(what, seeds, fixed, weights, select, stand_in=dry_run)
     needs_split = splits.needs_list(parse_words(fixed).get("split.name", "official"))
     cycles = read_cycles(data, skip_damaged=skip_damaged, audio=not dry_run, needs_split=needs_split)
     if dry_run:
@@ -267,6 +272,7 @@ def protocol(
     weights: Weights = None,
     size: Size = None,
     epochs: Epochs = None,
+    config: Config = None,
     set_: SetWords = (),
     engine: Engine = "local",
     processes: Processes = None,
@@ -312,11 +318,12 @@ def protocol(
     from rales.report import check_packages
 
     check_packages()
-    fixed = [*words_of({"size": size, "weights": weights, "train.epochs": epochs}), *set_]
-    label_set = job.check_classes(recipes, fixed)
-    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=False, label_set=label_set)
-    schemes, notes = job.list_schemes(cycles, draws=draws, all_folds=all_folds, wanted=splits, label_set=label_set)
-    planned, more = job.plan_runs(recipes, schemes, seeds, fixed)
+    own = [*words_of({"size": size, "weights": weights, "train.epochs": epochs}), *set_]
+    with add_settings_file(config, own) as fixed:
+        label_set = job.check_classes(recipes, fixed)
+        cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=False, label_set=label_set)
+        schemes, notes = job.list_schemes(cycles, draws=draws, all_folds=all_folds, wanted=splits, label_set=label_set)
+        planned, more = job.plan_runs(recipes, schemes, seeds, fixed)
     trials = [each.trial for each in planned]
     print_messages_once([f"protocol: {estimate(trials, cycles, runs.at_once(processes))}", *notes, *more])
     if dry_run:

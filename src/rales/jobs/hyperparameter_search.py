@@ -16,7 +16,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from rales.data import make_portable
-from rales.errors import UsageError
+from rales.errors import SettingError, UsageError
 from rales.files.atomic import lock_folder
 from rales.files.json_files import to_jsonable
 from rales.files.writers import write_json
@@ -102,9 +102,9 @@ def search_settings(
         raise UsageError(f"--budget {budget}: expected 1 trial or more")
     known = parse_words(fixed)
     if "seed" in known:
-        raise UsageError(f"--set seed={known['seed']}: all trials of a search have one seed, {seed}; leave it out")
+        raise SettingError("seed", f"all trials of a search have one seed, {seed}; leave it out", known["seed"])
     if (select := known.pop("train.select", "validation")) != "validation":
-        raise UsageError(f"--set train.select={select}: a search chooses by validation patients; leave it out")
+        raise SettingError("train.select", "a search chooses by validation patients; leave it out", select)
     words = [*(f"{name}={value}" for name, value in known.items()), "train.select=validation"]
     made = make_recipe(recipe, words).settings
     distributions = parse_space(space)

@@ -21,7 +21,7 @@ import pandas as pd
 from rales import parallel
 from rales.data import make_portable, read_cycles, splits
 from rales.data.splits import digest_cycles
-from rales.errors import UsageError
+from rales.errors import SettingError, UsageError
 from rales.files.atomic import lock_folder
 from rales.files.json_files import to_jsonable
 from rales.files.writers import write_json
@@ -87,7 +87,7 @@ def trials(recipe: str, grid: Mapping[str, Sequence[str]], seeds: int, fixed: Se
     if seeds < 1:
         raise UsageError(f"--seeds {seeds}: expected 1 or more")
     if "seed" in (known := parse_words(fixed)):
-        raise UsageError(f"--set seed={known['seed']}: the seeds of a sweep are 0, 1, …, so many as --seeds says")
+        raise SettingError("seed", "the seeds of a sweep are 0, 1, …, so many as --seeds says", known["seed"])
     found = []
     word = RECIPES.make_portable(recipe)
     for chosen in combinations(recipe, grid, fixed):
