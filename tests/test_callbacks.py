@@ -71,17 +71,24 @@ def test_a_run_that_is_stopped_and_goes_on_is_told_as_its_folder_has_it(
 
     assert [told[0] for told in seen.told] == ["start", "epoch", "end", "start", "epoch", "end"]
     (_, folder, settings, run_id), again = seen.told[0], seen.told[3]
-    assert folder == out and again[3] == run_id and len(run_id) == 16
-    assert settings["train.epochs"] == 2 and settings["size"] == "tiny" and settings["model.layers"] == "1,2"
+    assert folder == out
+    assert again[3] == run_id
+    assert len(run_id) == 16
+    assert settings["train.epochs"] == 2
+    assert settings["size"] == "tiny"
+    assert settings["model.layers"] == "1,2"
     assert seen.told[2] == ("end", {}, False)
     lines = run_folder.read_metrics(out)
     for epoch, told in ((1, seen.told[1]), (2, seen.told[4])):
         assert told[1] == epoch
         for line in (line for line in lines if line["epoch"] == epoch):
             assert told[2][f"{line['split']}/loss"] == line["loss"]
-        assert told[2]["train/lr"] > 0 and not any("epoch" in name for name in told[2])
+        assert told[2]["train/lr"] > 0
+        assert not any("epoch" in name for name in told[2])
     _, last, finished = seen.told[5]
-    assert finished and last["score"] == figures["score"] and "confusion" not in last
+    assert finished
+    assert last["score"] == figures["score"]
+    assert "confusion" not in last
 
     warnings = [record.getMessage() for record in caplog.records if "Failing" in record.getMessage()]
     assert warnings == ["Failing failed (OSError: the disk is full); the run goes on without it"] * 2  # once each time
@@ -164,13 +171,13 @@ def read_back(name: str, place: Path) -> tuple[dict[str, list[tuple[int, float]]
 
 @pytest.mark.parametrize("name", TRACKERS)
 def test_a_tracker_holds_what_it_was_told(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip(name, reason=f'{name} is not here: pip install "rales[{name}]"')
     monkeypatch.chdir(tmp_path)
     for variable in [each for each in os.environ if each.startswith(("WANDB_", "MLFLOW_", "TRACKIO_"))]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    pytest.importorskip(name, reason=f'{name} is not here: pip install "rales[{name}]"')
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
     watchers = Watchers(make_callbacks([name]))
@@ -184,9 +191,12 @@ def test_a_tracker_holds_what_it_was_told(name: str, tmp_path: Path, monkeypatch
     assert figures["train/loss"] == [(1, 1.0), (2, 0.5)]
     assert figures["test/score"] == [(1, 0.25), (2, 0.5)]
     assert figures["final/score"] == [(2, 0.75)]
-    assert "train.lr" in settings and "a,b" in settings and str(tmp_path / "run") in settings
+    assert "train.lr" in settings
+    assert "a,b" in settings
+    assert str(tmp_path / "run") in settings
 
 
 def test_trackers_are_offline_unless_their_variables_say_otherwise() -> None:
     """Those who report to their makers are told not to before they are imported (rales/telemetry.py)."""
-    assert os.environ["WANDB_ERROR_REPORTING"] == "false" and os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert os.environ["WANDB_ERROR_REPORTING"] == "false"
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
