@@ -80,9 +80,11 @@ def test_a_wrong_setting_is_named_by_its_line_unless_the_command_says_it(tmp_pat
         file.name_lines(),
     ):
         make_recipe("m2d_fusion", file.values)
-    with pytest.raises(UsageError, match=r"rales\.yaml, line 4: train.epochs=many: expected a whole number"):
-        with file.name_lines():
-            make_recipe("m2d_fusion", {"train.epochs": "many"})
+    with (
+        pytest.raises(UsageError, match=r"rales\.yaml, line 4: train.epochs=many: expected a whole number"),
+        file.name_lines(),
+    ):
+        make_recipe("m2d_fusion", {"train.epochs": "many"})
     with pytest.raises(SettingError, match=r"--set train\.lr=no: expected a number"), file.name_lines():
         make_recipe("m2d_fusion", {"train.lr": "no"})
 
