@@ -139,8 +139,19 @@ Independent = Annotated[
 ]
 Part = Annotated[Literal["train", "all"], Parameter(name="--part")]
 Engine = Annotated[
-    Literal["local", "ray"],
-    Parameter(help="local: processes on this machine. ray: a Ray cluster whose nodes share the folders."),
+    Literal["local", "ray", "slurm"],
+    Parameter(
+        help="local: processes on this machine. ray, slurm: a cluster of that kind, whose nodes share the folders."
+    ),
+]
+Sbatch = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--sbatch",
+        negative="",
+        help="name=value of sbatch for the jobs of slurm, such as partition=gpu, time=120, gpus-per-node=1; "
+        "repeatable.",
+    ),
 ]
 ComputedBy = Annotated[
     str,

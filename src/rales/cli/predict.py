@@ -22,6 +22,7 @@ from rales.cli.options import (
     Processes,
     Recordings,
     Run,
+    Sbatch,
 )
 from rales.errors import UsageError
 from rales.files.csv_cells import one_line
@@ -50,6 +51,7 @@ def predict(
     cluster: Engine = "local",
     processes: Processes = None,
     address: Address = None,
+    sbatch: Sbatch = (),
     shard: int = 1000,
     urls: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     watch: Annotated[bool, Parameter(negative="")] = False,
@@ -115,7 +117,7 @@ def predict(
 
     if manifest is not None:
         refuse_with_manifest(engine, device, watch)
-        words = {"cluster": cluster, "processes": processes, "address": address, "shard": shard}
+        words = {"cluster": cluster, "processes": processes, "address": address, "sbatch": sbatch, "shard": shard}
         decided: dict[str, Any] = {"cycles": cycles, "min_confidence": min_confidence, "threshold": threshold}
         decided |= {"sets": sets}
         decided |= {"quality": quality == "on", "urls": urls}

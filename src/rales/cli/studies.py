@@ -19,8 +19,10 @@ from rales.cli.options import (
     From,
     Independent,
     JsonFlag,
+    Log,
     Part,
     Processes,
+    Sbatch,
     Select,
     SetWords,
     Size,
@@ -59,6 +61,8 @@ def sweep(
     engine: Engine = "local",
     processes: Processes = None,
     address: Address = None,
+    sbatch: Sbatch = (),
+    log: Log = (),
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
 ) -> int:
@@ -100,6 +104,7 @@ def sweep(
     if search:
         alone = {"--grid": grid, "--seeds": seeds != 1, "--select": select not in (None, "validation")}
         alone |= {"--engine": engine != "local", "--processes": processes not in (None, 1), "--address": bool(address)}
+        alone |= {"--sbatch": bool(sbatch), "--log": bool(log)}
         if refused := [name for name, present in alone.items() if present]:
             raise UsageError(
                 f"{refused[0]} does not go with --search, which runs one trial after another on validation"
@@ -113,7 +118,8 @@ def sweep(
         )
     with add_settings_file(config, own, grid) as fixed:
         planned = jobs.trials(recipe, jobs.grid_of(grid), seeds, fixed)
-    return run_sweep(planned, data, out, engine, processes, address, skip_damaged, json)
+    places = {"engine": engine, "processes": processes, "address": address, "sbatch": sbatch, "log": log}
+    return run_sweep(planned, data, out, skip_damaged, json, **places)
 
 
 def run_search(
@@ -150,12 +156,11 @@ def run_sweep(
     planned: "Sequence[Trial]",
     data: Data,
     out: Path,
-    engine: str,
-    processes: int | None,
-    address: str | None,
     skip_damaged: bool,
     as_json: bool,
+    **places: Any,
 ) -> int:
+    """Trials -> they are run where `places` say (engine, processes, address, sbatch, log), and ranked; -> exit code."""
     from rales.cli import result_lines
     from rales.jobs import sweep as jobs
     from rales.recipes import registry
@@ -166,12 +171,10 @@ def run_sweep(
         planned,
         data,
         out,
-        engine=engine,
-        processes=processes,
-        address=address,
         skip_damaged=skip_damaged,
         command=command_line(),
         progress=True,
+        **places,
     )
     document: dict[str, Any] = {"trials": [vars(outcome) for outcome in outcomes]}
     finished = [out / outcome.name for outcome in outcomes if outcome.state in ("done", "skipped")]
@@ -197,6 +200,8 @@ def reproduce(
     engine: Engine = "local",
     processes: Processes = None,
     address: Address = None,
+    sbatch: Sbatch = (),
+    log: Log = (),
     skip_damaged: SkipFlag = False,
     dry_run: Annotated[bool, Parameter(name="--dry-run", negative="")] = False,
     tflops: float | None = None,
@@ -252,7 +257,8 @@ def reproduce(
         print_result({"trials": [vars(trial) for trial in planned], **cost}, json, result_lines.gpu_estimate_lines)
         return 0
     print_message(f"{what}: {job.estimate(planned, cycles, at_once(processes))}")
-    code = run_sweep(planned, data, out / "runs", engine, processes, address, skip_damaged, json)
+    places = {"engine": engine, "processes": processes, "address": address, "sbatch": sbatch, "log": log}
+    code = run_sweep(planned, data, out / "runs", skip_damaged, json, **places)
     page = write_report([out / "runs"], out / "report")
     if not json:
         print(scores_table([out / "runs"]))
@@ -277,6 +283,8 @@ def protocol(
     engine: Engine = "local",
     processes: Processes = None,
     address: Address = None,
+    sbatch: Sbatch = (),
+    log: Log = (),
     skip_damaged: SkipFlag = False,
     dry_run: Annotated[bool, Parameter(name="--dry-run", negative="")] = False,
     json: JsonFlag = False,
@@ -337,6 +345,8 @@ def protocol(
         engine=engine,
         processes=processes,
         address=address,
+        sbatch=sbatch,
+        log=log,
         skip_damaged=skip_damaged,
         command=command_line(),
         progress=True,

@@ -136,7 +136,7 @@ def search_settings(
             trial = Trial(f"trial{number + 1:03d}", word, (*fixed, *chosen, f"seed={seed}"))
             seen = list(read_validation(out / "runs" / trial.name, figure).values())  # of a trial that was interrupted
             stop = StopBelowMedian(figure, medians_by_epoch(tried, made.train.epochs), seen)
-            tried.append(run_one(trial, values, (data, out / "runs", skip_damaged, command, stop), figure))
+            tried.append(run_one(trial, values, (data, out / "runs", skip_damaged, command, (), stop), figure))
             write_json(out / FILE, document_of(settings, command, tried))
     return document_of(settings, command, tried)
 
@@ -223,7 +223,7 @@ def medians_by_epoch(tried: Sequence[Tried], epochs: int) -> dict[int, float]:
 
 def run_one(trial: Trial, values: dict[str, Any], job: tuple[Any, ...], figure: str) -> Tried:
     """Trial, its settings and what `run_trial` needs -> the trial with the validation figures of its epochs."""
-    with closing(on_this_machine([trial], job, 1, None)) as jobs:
+    with closing(on_this_machine([trial], job, 1)) as jobs:
         (outcome,) = jobs
     folder = job[1] / trial.name
     figures = read_validation(folder, figure) if outcome.state != "failed" else {}
