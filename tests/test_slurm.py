@@ -22,9 +22,9 @@ def test_jobs_answer_raise_and_are_tried_again_when_they_die(tmp_path: Path) -> 
     assert found["die"] == "alive"
     assert (type(found["fail"]), str(found["fail"])) == (ValueError, "fail is no number")
 
-    job = SimpleNamespace(job_id="12", state="TIMEOUT")
-    said = str(slurm.describe_death(job, Path("out/slurm")))
-    assert said == "its job 12 ended as TIMEOUT without an answer; its log is in out/slurm/12"
+    job = SimpleNamespace(job_id="12", state="TIMEOUT", paths=SimpleNamespace(stderr="out/12_log.err"))
+    said = str(slurm.describe_death(job))
+    assert said == "its job 12 ended as TIMEOUT without an answer; its log is out/12_log.err"
 
 
 def test_without_slurm_a_sentence_says_so(tmp_path: Path) -> None:

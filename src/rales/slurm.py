@@ -52,7 +52,7 @@ def run_on_slurm(
         raise UsageError("slurm: no sbatch on this machine; start this on a login node of the cluster, or leave it out")
     import submitit
 
-    executor = submitit.AutoExecutor(folder=folder / "%j", cluster=cluster)
+    executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
     known = submitit.SlurmExecutor._valid_parameters()
     of_sbatch = {f"slurm_{name}": value for name, value in named.items() if name in known}
     others = {name: value for name, value in named.items() if name not in known}
@@ -79,7 +79,7 @@ def run_on_slurm(
                     deaths[task] += 1
                     again.append(task)
                 else:
-                    yield task, describe_death(job, folder) if error is not None else job.result()
+                    yield task, describe_death(job) if error is not None else job.result()
     finally:
         for job in pending:
             job.cancel(check=False)
@@ -93,11 +93,9 @@ def answer_task(work: Work, task: Any, *shared: Any) -> Any:
         return make_portable_error(error)
 
 
-def describe_death(job: Any, folder: Path) -> RuntimeError:
+def describe_death(job: Any) -> RuntimeError:
     """Job that ended without an answer -> the sentence that says so."""
-    return RuntimeError(
-        f"its job {job.job_id} ended as {job.state} without an answer; its log is in {folder / job.job_id}"
-    )
+    return RuntimeError(f"its job {job.job_id} ended as {job.state} without an answer; its log is {job.paths.stderr}")
 
 
 def parse_options(words: Sequence[str]) -> dict[str, Any]:

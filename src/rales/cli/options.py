@@ -45,7 +45,8 @@ SkipFlag = Annotated[
 Data = Annotated[
     Path,
     Parameter(
-        help="ICBHI or SPRSound folder, an own table (CSV, Parquet, JSON), or FILE.py:READER:PATH for what an own "
+        help="Folder of ICBHI, SPRSound or HF_Lung_V1, one of clips in a folder per class or a pattern of those "
+        "(clips/{label}/{patient}_*.wav), an own table (CSV, Parquet, JSON), or FILE.py:READER:PATH for what an own "
         "reader reads."
     ),
 ]
