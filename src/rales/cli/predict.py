@@ -115,14 +115,14 @@ def predict(
     if bool(paths) == (manifest is not None):
         raise UsageError("expected paths of recordings, or --manifest with a list of them")
 
+    decided: dict[str, Any] = {"cycles": cycles, "quality": quality == "on", "min_confidence": min_confidence}
+    decided |= {"threshold": threshold, "sets": sets}
     if manifest is not None:
         refuse_with_manifest(engine, device, watch)
         words = {"cluster": cluster, "processes": processes, "address": address, "sbatch": sbatch, "shard": shard}
-        decided: dict[str, Any] = {"cycles": cycles, "min_confidence": min_confidence, "threshold": threshold}
-        decided |= {"sets": sets}
-        decided |= {"quality": quality == "on", "urls": urls}
-        return predict_manifest(manifest, out, format, [status, summary], json, model=model, **words, **decided)
-    decided = {"cycles": cycles, "decision": (min_confidence, threshold, sets), "quality": quality == "on"}
+        return predict_manifest(
+            manifest, out, format, [status, summary], json, model=model, urls=urls, **words, **decided
+        )
     if watch:
         refused = {"--format": format not in (None, "csv"), "--status": status, "--summary": summary, "--urls": urls}
         return predict_arriving(paths, model, out, refused, json, engine=engine, device=device, **decided)
@@ -150,11 +150,7 @@ def predict(
             collected.add(table, state, append(table, state))
     if out:
         print_message(collected.sentence())
-    if status is not None:
-        prediction_writers.write_table(collected.status, status)
-    if summary is not None:
-        prediction_writers.write_table([collected.ranked_summary()] if collected.summary else [], summary)
-
+    collected.write_tables(status, summary)
     about = {"calibration": classifier.calibration or None, "notice": decision.notice, "model": classifier.digest}
     return print_predictions(collected, about, as_json=json, in_file=out is not None, summarised=summary is not None)
 
@@ -190,8 +186,9 @@ def predict_arriving(
     *,
     engine: str,
     device: str | None,
-    decision: tuple[Any, ...],
-    **how: Any,
+    cycles: str,
+    quality: bool,
+    **decision: Any,
 ) -> int:
     """The endless job of `predict`; `refused` are options that do not go with it, and whether they are given."""
     from rales.cli import result_lines
@@ -207,8 +204,8 @@ def predict_arriving(
         raise UsageError(f"--watch: {others[0]} is no folder of this machine; expected folders that recordings come to")
     check_outputs({"--out": [out]}, {"a file of the model": model_files(model)})
     classifier = engine_selection.load_with_engine(model, engine, device or "auto", tell=print_message)
-    decided = classifier.decision(*decision)
-    found = answer_arriving(classifier, list(map(Path, folders)), out, decided, tell=print_message, **how)
+    how: dict[str, Any] = {"cycles": cycles, "quality": quality, "tell": print_message}
+    found = answer_arriving(classifier, list(map(Path, folders)), out, classifier.decision(**decision), **how)
     print_result({"out": str(out), **found}, as_json, result_lines.arrived_lines)
     return 1 if found["failed"] else 0
 
@@ -302,6 +299,15 @@ class PredictionSummary:
         self.summary.append(recordings.add_answers(counts, table, self.pooling))
         if self.cycles:
             self.tables.append(table)
+
+    def write_tables(self, status: Path | None, summary: Path | None) -> None:
+        """Files of --status and --summary, where they are asked for -> they are written."""
+        from rales.inference.prediction_writers import write_table
+
+        if status is not None:
+            write_table(self.status, status)
+        if summary is not None:
+            write_table([self.ranked_summary()] if self.summary else [], summary)
 
     def not_judged(self) -> list[str]:
         from rales.evaluation.predictions import unjudged_sentences
