@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class Seen:
     def end_epoch(self, *about: Any) -> None:
         self.told.append(("epoch", *about))
 
-    def end_run(self, figures: dict[str, float], *, finished: bool) -> None:
+    def end_run(self, figures: Mapping[str, float], *, finished: bool) -> None:
         self.told.append(("end", figures, finished))
 
 

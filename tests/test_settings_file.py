@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,8 +106,13 @@ def test_the_command_wins_over_the_file_and_the_file_over_presets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words, epochs, lr, said
 ) -> None:
     """Of a sweep, whose trials are made before anything is read; `tiny` brings another learning rate."""
-    made = []
-    monkeypatch.setattr("rales.jobs.sweep.run", lambda planned, *_, **__: made.extend(planned) or [])
+    made: list[Any] = []
+
+    def run(planned: Any, *_: Any, **__: Any) -> list[Any]:
+        made.extend(planned)
+        return []
+
+    monkeypatch.setattr("rales.jobs.sweep.run", run)
     file = written(tmp_path, "size: tiny\ntrain: {epochs: 7, lr: 1e-3}\n")
     with pytest.raises(SystemExit):
         main(["sweep", "m2d_fusion", "--data", "d", "--out", str(tmp_path), "--config", str(file), "--json", *words])

@@ -36,7 +36,9 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 Look = Callable[[], object]
 
 
-def watch(model: Predictor, folder: Path, out: Path, looks: list[Look | None], **how: Any) -> tuple[dict, list[str]]:
+def watch(
+    model: Predictor, folder: Path, out: Path, looks: list[Look | None], **how: Any
+) -> tuple[dict[str, Any], list[str]]:
     """Run a watch in which each of `looks` happens between two looks into the folder, Ctrl-C after the last."""
     left: Iterator[Look | None] = iter(looks)
     told: list[str] = []
@@ -125,14 +127,12 @@ def test_a_stop_while_a_recording_is_answered_leaves_whole_ones_only(
     watch(model, folder, out, [None, None])
     before = out.read_bytes()
     shutil.copy(sounds[1], folder)
-    formatted = watch_folders.format_csv
 
     def stopped(*table: Any, **how: Any) -> str:
-        formatted(*table, **how)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(watch_folders, "format_csv", stopped)
+        patch.setattr("rales.jobs.watch_folders.format_csv", stopped)
         counts, _ = watch(model, folder, out, [None] * 4)
     assert counts["recordings"] == 0
     assert out.read_bytes() == before

@@ -25,14 +25,14 @@ EVENTS = ("start_run", "end_epoch", "end_run")
 class Callback(Protocol):
     """What watches runs, one after another where a system trains in several stages."""
 
-    def start_run(self, folder: Path, settings: Mapping[str, Any], run_id: str) -> None:
+    def start_run(self, folder: Path, settings: Mapping[str, Any], run_id: str, /) -> None:
         """A run begins or goes on: its folder, dotted name -> value of its settings, and sixteen digits and letters
         that it keeps when it goes on."""
 
-    def end_epoch(self, epoch: int, figures: Mapping[str, float]) -> None:
+    def end_epoch(self, epoch: int, figures: Mapping[str, float], /) -> None:
         """An epoch (from 1) is in the run folder: `train/loss`, `test/score` and so on -> figure."""
 
-    def end_run(self, figures: Mapping[str, float], *, finished: bool) -> None:
+    def end_run(self, figures: Mapping[str, float], /, *, finished: bool) -> None:
         """A run has ended with these figures of its evaluation, or was stopped: not `finished`, no figures."""
 
 
