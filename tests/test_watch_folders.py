@@ -189,7 +189,7 @@ def test_the_word_ends_with_ctrl_c_and_says_what_it_did(
             raise KeyboardInterrupt
         left.pop()
 
-    monkeypatch.setattr("rales.export.engine_selection.load_with_engine", lambda *_, **__: model)
+    monkeypatch.setattr("rales.export.load.load_with_engine", lambda *_, **__: model)
     monkeypatch.setitem(watch_folders.answer_arriving.__kwdefaults__ or {}, "wait", wait)
     with pytest.raises(SystemExit, match="0"):
         main(["predict", "--watch", str(sounds[0].parent), "--out", str(tmp_path / "a.csv"), "--json"])

@@ -3,8 +3,7 @@
 import inspect
 import re
 from pathlib import Path
-
-from pandas import DataFrame
+from typing import TYPE_CHECKING
 
 from rales.data import annotation_dialects, class_folders, hf_lung, icbhi, kauh, manifest, sprsound
 from rales.data.event_readers import read_events
@@ -13,6 +12,9 @@ from rales.data.sprsound_tasks import take_recordings
 from rales.errors import UsageError
 from rales.labels import CLASSES, ICBHI, RECORDING_TASKS, LabelSet
 from rales.registry import READERS
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 LAYOUTS = (sprsound, kauh, hf_lung)  # each knows its own folders; what is none of them is read as ICBHI's
 
@@ -26,7 +28,7 @@ def read_cycles(
     audio: bool = True,
     needs_split: bool = True,
     label_set: LabelSet = ICBHI,
-) -> DataFrame:
+) -> "DataFrame":
     """Read a data folder or a manifest into the cycles table, one row per cycle.
 
     Columns: recording, cycle, patient, start_s, end_s, crackle, wheeze, label, device, location, mode, split, path, and

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rales.audio import io, quality
+from rales.data import icbhi
 from rales.evaluation import predictions
+from rales.evaluation.predictions import Decision
 from rales.files.json_files import to_jsonable
 from rales.inference import attribution, audio_reader
 from rales.inference.predictor import Predictor
@@ -24,19 +27,33 @@ LOWEST_HZ, HIGHEST_HZ = 50.0, 8000.0  # of every front-end's log-mel
 LOGMEL_EPSILON = float(np.finfo(np.float32).eps)  # under its logarithm, so that silence has one
 FULL_SCALE_DB = 24.0  # of its loudest band, for a sine of full scale
 LEVEL_DB = 0.5
+COVERAGE = 0.9  # of the sets of labels, on average over patients
 SHORTEST_LOGMEL = 400  # samples that one spectrum takes
 
 
 def predict_file(model: Predictor, sound: Path, recording: str) -> list[Row]:
     """Decoded sound, and an annotation if one lies beside it -> a row per cycle with the columns of `rales predict`."""
-    table = model.predict([sound])
+    table = model.predict([sound], decision=decide(model, recording))
     table["recording"], table["path"] = recording, recording
     rows: list[Row] = [to_jsonable(row) for row in table.to_dict("records")]
     return rows
 
 
-def score_spans(model: Predictor, sound: Path, spans: Sequence[Span]) -> list[Row]:
-    """Decoded sound and stretches (start, end) in seconds -> start_s, end_s, label and p_… of each, quality and reason.
+def decide(model: Predictor, recording: str) -> Decision:
+    """A model, and a recording by whose name its device is known -> how its answers are decided, with sets of labels
+    where patients have taught the model some."""
+    learned = (model.calibration.get("conformal") or {}).get("pooled", {}).get("least", {})
+    if str(COVERAGE) not in learned:
+        return model.decision()
+    decision = model.decision(sets=COVERAGE)
+    assert decision.sets is not None
+    (least,) = decision.sets.find_least([icbhi.device_of(recording)])  # the sound's own file has no such name here
+    return replace(decision, sets=replace(decision.sets, pooled=float(least), devices={}))
+
+
+def score_spans(model: Predictor, sound: Path, spans: Sequence[Span], recording: str = "") -> list[Row]:
+    """Decoded sound, stretches (start, end) in seconds, name of the recording -> start_s, end_s, label and p_… of each,
+    quality and reason, and the set of labels where the model has some.
 
     A person has marked them as breaths, so only a lack of sound leaves one without a label (audio_reader.read_chunks).
     """
@@ -46,14 +63,15 @@ def score_spans(model: Predictor, sound: Path, spans: Sequence[Span]) -> list[Ro
     verdicts = [quality.find_missing_sound(*segment) or quality.OK for segment in io.read_segments(sound, spans)]
     judged = np.array([verdict.judged for verdict in verdicts], dtype=bool)
     probabilities = np.full((len(spans), len(model.classes)), np.nan)
-    scored = judged | (model.recipe.scales_batches)  # then they are neighbours of the others
+    scored = judged | (model.preparation.scales_batches)  # then they are neighbours of the others
     probabilities[scored] = model.score_spans(sound, list(compress(spans, scored)))
     probabilities[~judged] = np.nan
     predictions.check_numbers(rows[judged], probabilities[judged])
-    table = predictions.predictions_table(rows, probabilities, model.decision())
+    table = predictions.predictions_table(rows, probabilities, decide(model, recording))
     table["quality"] = [verdict.quality for verdict in verdicts]
     table["quality_reason"] = [verdict.reason for verdict in verdicts]
     columns = ["start_s", "end_s", "label", *model.label_set.columns, "quality", "quality_reason"]
+    columns += [predictions.SETS_COLUMN] if predictions.SETS_COLUMN in table else []
     return [to_jsonable(row) for row in table[columns].to_dict("records")]
 
 
@@ -77,7 +95,7 @@ def explain_span(model: Predictor, sound: Path, span: Span, target: str | None) 
     if target is not None and target not in model.classes:
         raise ValueError(f"the model does not know {target}; it tells {', '.join(model.classes)} apart")
 
-    (prepared,) = audio_reader.read_spans(sound, [span], model.recipe.audio)
+    (prepared,) = audio_reader.read_spans(sound, [span], model.preparation.audio)
     if target is None:
         (row,) = score_spans(model, sound, [span])
         target = row["label"]
@@ -87,7 +105,7 @@ def explain_span(model: Predictor, sound: Path, span: Span, target: str | None) 
         raise ValueError(f"not judged, so there is nothing to explain: {row['quality_reason']}")
 
     contributions = attribution.attribute_patches(model, prepared, target)
-    audio, (start_s, end_s) = model.recipe.audio, span
+    audio, (start_s, end_s) = model.preparation.audio, span
     length_s = end_s - start_s
     width_s = contributions.time_s[0] * 2  # times are the centres of patches of equal width
     columns = max(1, math.ceil(min(length_s, audio.duration_s) / width_s))
