@@ -485,6 +485,13 @@ def batch_lines(document: dict[str, Any]) -> list[str]:
     ]
 
 
+def arrived_lines(document: dict[str, Any]) -> list[str]:
+    """What a watch has answered -> lines."""
+    read, failed = count_noun(document["recordings"], "recording"), document["failed"]
+    failures = f"; {failed} could not be read" if failed else ""
+    return [f"{read} answered, {document['cycles']} cycles: {document['out']}{failures}", document["notice"]]
+
+
 def pretrain_lines(document: dict[str, Any]) -> list[str]:
     """What came of a pre-training -> lines."""
     loss, left, epochs = document["loss"], document["left_out"], document["epochs"]
