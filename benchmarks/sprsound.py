@@ -6,8 +6,8 @@
 SPRSOUND is a folder of the 2022 release (train, intra- and inter-patient tests), --also one of the children of 2023.
 Nothing is chosen on a test side: statistics train on the whole train side, a system on four fifths of its patients,
 classes weighted by inverse frequency, and the rest of them choose its epoch by the mean of sensitivity and specificity.
-Finished runs are kept; a second call only fills gaps. Percent; SP of normal rows, SE of adventitious ones called by their own class,
-AS their mean with its 95 % interval by patient, HS their harmonic mean, score the mean of both.
+Finished runs are kept; a second call only fills gaps. Percent; SP of normal rows, SE of adventitious ones called by
+their own class, AS their mean with its 95 % interval by patient, HS their harmonic mean, score the mean of both.
 """
 
 import argparse
