@@ -235,7 +235,7 @@ def suspect_lines(found: dict[str, Any]) -> list[str]:
             f"{row['start_s']:.2f}",
             row["label"],
             row["suggested"],
-            f"{row['quality']:.3f}",
+            f"{row['quality']:.2g}",
         ]
         for row in found["first"][:10]
     ]

@@ -154,7 +154,7 @@ def show_labels(rows: Sequence[Mapping[Hashable, Any]]) -> Gallery:
             f"{row['rank']}. {row['recording']}, cycle {row['cycle']}",
             f"{row['start_s']:.2f} to {row['end_s']:.2f}",
             *(str(row[name]) for name in ("patient", "label", "suggested")),
-            f"{row['quality']:.3f}",
+            f"{row['quality']:.2g}",
         ]
         for row in rows
     ]
