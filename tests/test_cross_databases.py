@@ -122,6 +122,7 @@ def test_the_command_trains_on_rows_and_tests_on_columns(
     page = (tmp_path / "cross.html").read_text()
     assert "not a diagnosis" in page
     assert "Tested on unlisted" in page
+    assert "AUROC abnormal: trained on rows, tested on columns" in page
 
     # The figure of a run on its own data is that of the run; nothing is trained or tested again
     [own] = (json.loads(path.read_text()) for path in tmp_path.glob("runs/listed/*/evaluation.json"))

@@ -17,7 +17,7 @@ from rales.data import read_contents, splits
 from rales.data.reader import cycles_table, labels_recordings_alone, recordings_table, refuse_damage
 from rales.errors import UsageError, count_noun
 from rales.files.atomic import lock_folder
-from rales.files.json_files import read_json
+from rales.files.json_files import read_json, to_jsonable
 from rales.files.writers import write_json
 from rales.inference.evaluate import evaluate_cycles, evaluate_recordings
 from rales.inference.load_model import load_model
@@ -238,7 +238,7 @@ def test_row(row: Tested, database: Database, folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):  # not there, or damaged: it is made anew
         stored = {}
     if not isinstance(stored, dict) or any(stored.get(name) != value for name, value in key.items()):
-        stored = {**test_model(model, database), **key}
+        stored = to_jsonable({**test_model(model, database), **key})
         folder.mkdir(parents=True, exist_ok=True)
         write_json(place, stored)
 

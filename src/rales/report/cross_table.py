@@ -20,6 +20,10 @@ SHOWN = {
     "auroc_crackle": "AUROC crackle",
     "auroc_wheeze": "AUROC wheeze",
 }
+NOTE = (
+    "AUROC from 0 to 1, all else in percent, with 95 % intervals by patient. Calling everything normal has an AUROC of "
+    "0.5 and a Score of 50."
+)
 
 
 def write_cross(
@@ -43,7 +47,10 @@ def write_cross(
         lead.append(Items([("Mind", note) for note in notes]))
     if failed:
         lead.append(Text(f"Failed, and so missing: {'; '.join(failed)}", warning=True))
-    sections = [Section(f"tested-{n}", f"Tested on {name}", [table]) for n, (name, table) in enumerate(tables(records))]
+    sections = [Section("matrix", "At a glance", [matrix_table(records)])]
+    for number, name in enumerate(dict.fromkeys(record["tested_on"] for record in records), start=1):
+        table = tested_table([record for record in records if record["tested_on"] == name])
+        sections.append(Section(f"tested-{number}", f"Tested on {name}", [table]))
     write_csv(out / "cross.csv", pd.DataFrame(records))
     write_json(out / "cross.json", {**document, "notice": DISCLAIMER})
     with atomic_write(out / "cross.html") as beside:
@@ -51,23 +58,32 @@ def write_cross(
     return document
 
 
-def tables(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, Table]]:
-    """Records of the cells -> name of each tested database, and its table."""
-    found = []
-    for name in dict.fromkeys(record["tested_on"] for record in records):
-        here = [record for record in records if record["tested_on"] == name]
-        rows = [[each["system"], each["trained_on"], *(format_cell(each, figure) for figure in SHOWN)] for each in here]
-        first = here[0]
-        table = Table(
-            f"{first['tested']} {first['unit']} of {first['patients']} patients",
-            ["System", "Trained on", *SHOWN.values()],
-            rows,
-            frozenset(number for number, each in enumerate(here) if each["own"]),
-            "Percent, and AUROC from 0 to 1, with 95 % intervals by patient. Marked: trained on other patients of the "
-            "same database. Calling everything normal has a Score of 50 and an AUROC of 0.5.",
-        )
-        found.append((name, table))
-    return found
+def matrix_table(records: Sequence[Mapping[str, Any]]) -> Table:
+    """Records of the cells -> a row for each system and what trained it, a column for each tested database: AUROC of
+    abnormal, or the Score where the classes have no such figure."""
+    figure = "auroc_abnormal" if any(record["auroc_abnormal"] is not None for record in records) else "score"
+    tested = list(dict.fromkeys(record["tested_on"] for record in records))
+    rows: dict[tuple[str, str], list[str]] = {}
+    for record in records:
+        row = rows.setdefault((record["system"], record["trained_on"]), [])
+        row.append(format_cell(record, figure) + (" (own)" if record["own"] else ""))
+    return Table(
+        f"{SHOWN[figure]}: trained on rows, tested on columns",
+        ["System", "Trained on", *tested],
+        [[*names, *cells] for names, cells in rows.items()],
+        note=f"{NOTE} (own): trained on other patients of the same database.",
+    )
+
+
+def tested_table(records: Sequence[Mapping[str, Any]]) -> Table:
+    """Records of one tested database -> every figure of whoever was tested there."""
+    shown = [figure for figure in SHOWN if any(record[figure] is not None for record in records)]
+    return Table(
+        f"{records[0]['tested']} {records[0]['unit']} of {records[0]['patients']} patients",
+        ["System", "Trained on", *(SHOWN[figure] for figure in shown)],
+        [[each["system"], each["trained_on"], *(format_cell(each, one) for one in shown)] for each in records],
+        frozenset(number for number, each in enumerate(records) if each["own"]),
+    )
 
 
 def format_cell(record: Mapping[str, Any], figure: str) -> str:
