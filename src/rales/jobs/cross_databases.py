@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from rales.data import read_contents, splits
+from rales.data import read_contents, split_reader, splits
 from rales.data.reader import cycles_table, labels_recordings_alone, recordings_table, refuse_damage
 from rales.errors import UsageError, count_noun
 from rales.files.atomic import lock_folder
@@ -109,7 +109,7 @@ def read_databases(paths: Sequence[Path], label_set: LabelSet, *, skip_damaged: 
         raise UsageError("--data: give it twice or more, once for each data; `rales evaluate` tests on one")
     found: list[Database] = []
     for path in paths:
-        base, taken = path.resolve().name, {each.name for each in found}
+        base, taken = split_reader(path)[1].resolve().name, {each.name for each in found}
         name = next(each for each in [base, *(f"{base}-{n}" for n in range(2, len(paths) + 1))] if each not in taken)
         found.append(read_database(name, path, label_set, skip_damaged=skip_damaged))
     return found
