@@ -357,6 +357,51 @@ def protocol(
     return 1 if any(outcome.state == "failed" for outcome in outcomes) else 0
 
 
+def cross(
+    *systems: Annotated[str, Parameter(required=True)],
+    data: Annotated[tuple[Path, ...], Parameter(name="--data", negative="", required=True)],
+    out: Path,
+    size: Size = None,
+    epochs: Epochs = None,
+    weights: Weights = None,
+    select: Select = None,
+    set_: SetWords = (),
+    processes: Processes = None,
+    skip_damaged: SkipFlag = False,
+    json: JsonFlag = False,
+) -> int:
+    """Train on each of several databases and test on all of them: how far what is learned on one holds on another.
+
+    A database is tested by the patients of its test side who do not train there too; without a list of sides 40 % of
+    its patients test. Recordings labelled as a whole (KAUH) are tested on, never trained on. A trained model is tested
+    as it is. Writes OUT/runs, cross.csv, cross.json and cross.html; a second call does only what is missing.
+
+    Example: rales cross m2d_fusion rales --data ICBHI_final_database --data SPRSound --data KAUH --out cross
+
+    Parameters
+    ----------
+    systems
+        Systems, as for `rales train`, and models, as for `rales evaluate`.
+    data
+        Data folder or table; repeatable, twice or more.
+    out
+        Folder to write.
+    """
+    from rales.cli import result_lines
+    from rales.jobs import cross_databases as job
+    from rales.report import check_packages
+
+    check_packages()
+    systems = tuple(dict.fromkeys(systems))
+    fixed = [*words_of({"size": size, "weights": weights, "train.epochs": epochs, "train.select": select}), *set_]
+    label_set = job.check_systems(systems, fixed)
+    databases = job.read_databases(data, label_set, skip_damaged=skip_damaged)
+    asked: dict[str, Any] = {"processes": processes, "skip_damaged": skip_damaged, "command": command_line()}
+    document = job.run_cross(systems, databases, fixed, out, progress=True, **asked)
+    print_result(document, json, result_lines.cross_lines)
+    return 1 if document["failed"] else 0
+
+
 def suspect(
     *runs: Path,
     data: Data,
