@@ -85,6 +85,8 @@ OPTIONAL = [
     "jinja2",
     "optuna",
     "transformers",
+    "timm",
+    "torchvision",
     "ray",
     "onnx",
     "onnxruntime",

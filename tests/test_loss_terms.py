@@ -16,7 +16,6 @@ from rales.errors import UsageError
 from rales.models.ast import mix_patches, mix_picture_patches
 from rales.models.vit import ViT
 from rales.recipes.registry import find_settings, make_recipe
-from rales.registry import RECIPES
 from rales.settings import list_fields
 from rales.training.distributed import init_distributed
 from rales.training.finetune import check_batches
@@ -30,8 +29,9 @@ from rales.training.losses import (
     weighted_cross_entropy,
 )
 from rales.training.recipe import LossContext, Recipe
+from tests.tiny import SYSTEMS
 
-CHOOSING = [name for name in RECIPES.built_in if issubclass(find_settings(name), TermSettings)]
+CHOOSING = [name for name in SYSTEMS if issubclass(find_settings(name), TermSettings)]
 TERMS = ("patch_mix", "supcon", "device_supcon", "device_adversarial", "pafa")
 
 

@@ -291,7 +291,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.parametrize("name", RECIPES.built_in)
+@pytest.mark.parametrize("name", tiny.SYSTEMS)
 def test_every_setting_of_a_recipe_is_read_in_some_run(name: str, place: Path, tmp_path: Path) -> None:
     seen = set[str]()
     section = find_settings(name)
