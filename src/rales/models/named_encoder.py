@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rales.audio.kaldi_fbank import AUDIOSET_MEAN, AUDIOSET_STD, MELS
 from rales.errors import UsageError
 from rales.models.borrowed_encoder import digest_tensors
 from rales.models.vit import Layout
@@ -25,6 +24,7 @@ from rales.optional_packages import find_missing_package
 Kind = Literal["picture", "fbank", "wave"]
 """What an encoder gets: a log-mel of any size (timm), Kaldi's filter bank (AST), the waveform."""
 AST_TYPE = "audio-spectrogram-transformer"
+MELS, AST_MEAN, AST_STD = 128, -4.2677393, 4.5689974  # of ASTFeatureExtractor, where a folder says nothing of it
 PREFIX_TOKENS = 2  # of AST, before its patches
 VARIANCE_FLOOR = 1e-7  # of Wav2Vec2FeatureExtractor
 
@@ -49,7 +49,7 @@ class EncoderFacts(NamedTuple):
     """Whether a waveform is brought to mean 0 and variance 1."""
 
 
-PICTURE = EncoderFacts("picture", 0, "", "", 16000, AUDIOSET_MEAN, AUDIOSET_STD, 0, False)
+PICTURE = EncoderFacts("picture", 0, "", "", 16000, AST_MEAN, AST_STD, 0, False)
 
 
 def split_encoder_word(word: str) -> tuple[str, str]:
@@ -107,7 +107,7 @@ def describe_encoder(word: str, revision: str = "") -> EncoderFacts:
             raise UsageError(
                 f"encoder={word}: an AST of {config.num_mel_bins} mel bands at {rate_hz} Hz, expected {MELS} at 16000"
             )
-        mean, std = extractor.get("mean", AUDIOSET_MEAN), extractor.get("std", AUDIOSET_STD)
+        mean, std = extractor.get("mean", AST_MEAN), extractor.get("std", AST_STD)
         return facts._replace(kind="fbank", mean=mean, std=std, frames=config.max_length)
     if not hasattr(config, "conv_stride") or not facts.depth:
         raise UsageError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from rales.data.dataset import Batch, CycleDataset
 from rales.data.waveform_cache import Preparation
 from rales.settings import scales_batches
+from rales.training.distributed import DistributedContext
 
 Provenance = Literal["ours", "code-verified", "secondary", "reconstruction"]
 
@@ -89,6 +91,9 @@ class Recipe:
     """What the front-end makes of a place where no sound is."""
     epoch_parameters: tuple[str, ...] = ()
     """Names of the parameters that move once an epoch, by their mean gradient, and not with every step."""
+    teach: Callable[[DataFrame, DistributedContext, Path | None], DataFrame] | None = None
+    """(divided cycles table, context, cache folder) -> the same with what the loss wants of each train row: the soft
+    answers of trained models."""
     asked: "Recipe | None" = None
     """In the last of several stages, whose numbers are its own: the recipe that the user asked for."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
