@@ -78,6 +78,8 @@ def test_a_run_follows_its_teacher_and_comes_back_without_it(
     assert losses[0] > losses[1] + 1e-4
 
     record = read_json(tmp_path / "run" / "config.json")
+    assert {"distil.teachers", "distil.weight"} < set(record["overrides"])
+    assert "distil.digest" not in record["overrides"]
     assert len(record["config"]["distil"]["digest"]) == 64
     shutil.rmtree(tmp_path / "runs")
     assert len(rales.load(tmp_path / "run", device="cpu").predict(cycles["path"].iloc[0])) == 4
@@ -90,9 +92,7 @@ def test_who_may_not_teach(trained: Path, cycles: pd.DataFrame, tmp_path: Path) 
     check_teacher("first", record, table, settings.label_set)
 
     other = tiny.recipe("classes=normal,crackle").settings.label_set
-    with pytest.raises(
-        UsageError, match="tells normal, crackle, wheeze, both apart, and this run normal, crackle;"
-    ):
+    with pytest.raises(UsageError, match="tells normal, crackle, wheeze, both apart, and this run normal, crackle;"):
         check_teacher("first", record, table, other)
     folds = divide_cycles(cycles, tiny.recipe("split.name=folds", "split.folds=3", "split.fold=1").settings)
     with pytest.raises(UsageError, match=r"was trained on \d of the patients who validate or test here \(recording 10"):

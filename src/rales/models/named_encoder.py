@@ -175,7 +175,9 @@ def load_published_weights(word: str, architecture: str, revision: str, size: tu
         network = read_published(word, "its weights", lambda: create_timm(architecture, size, pretrained=True))
     else:
         from transformers import AutoModel
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # of reading a file; a download shows its own
         network = read_published(
             word,
             "its weights",

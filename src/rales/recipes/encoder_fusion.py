@@ -38,6 +38,7 @@ from rales.models.named_encoder import (
     describe_encoder,
     digest_published_weights,
     load_published_weights,
+    split_encoder_word,
 )
 from rales.settings import (
     AnyNumber,
@@ -136,6 +137,8 @@ class Settings(TermSettings):
                 f"weights={self.weights}: expected {PUBLISHED}, or nothing for a random start; the encoder is named by "
                 "encoder=timm/NAME or encoder=hf/NAME_OR_FOLDER"
             )
+        if not self.encoder:  # `--help` asks what the defaults are; `check` says that a run wants one
+            return self
         facts = describe_encoder(self.encoder, self.revision)
         settings = replace(self, architecture=facts.architecture, revision=facts.revision)
         brought: dict[str, Any] = {
@@ -154,7 +157,9 @@ class Settings(TermSettings):
         return set_defaults(settings, given, brought)
 
     def check(self) -> None:
-        """Errors: layers that the encoder does not have, a clip that is too long for it, masks of a waveform."""
+        """Errors: no encoder, layers that it does not have, a clip that is too long for it, masks of a waveform."""
+        if not self.encoder:
+            split_encoder_word(self.encoder)
         if not self.model.layers or max(self.model.layers) > self.model.depth:
             raise UsageError(f"model.layers={list(self.model.layers)}: the encoder has {self.model.depth} layers")
         if self.features.kind == "wave" and (self.augment.frequency_masks or self.augment.time_masks):

@@ -90,7 +90,7 @@ def make_recipe(word: str | None, words: Iterable[str] | Mapping[str, Any] = (),
         for name, value in plain.items()
         if getattr(asked, name) != getattr(base, name)
     ]
-    overrides = find_differences(base, settings)
+    overrides = list_overrides(base, settings)
     made = make(base)
     if not isinstance(made, Recipe):
         raise UsageError(f"recipe {word!r}: its function gave a {type(made).__name__}, expected a Recipe")
@@ -161,7 +161,7 @@ def make_finetuning(word: str | None, values: Mapping[str, Any]) -> Recipe:
         )
     made = replace(
         make(settings),
-        overrides=find_differences(start, settings),
+        overrides=list_overrides(start, settings),
         source=source,
         notes=describe_finetuning(name, record, settings),
     )
@@ -246,6 +246,12 @@ def name_metrics(settings: RunSettings) -> RunSettings:
     for word in settings.train.metrics:
         METRICS.find(word)
     return replace_field(settings, "train.metrics", tuple(map(METRICS.make_portable, settings.train.metrics)))
+
+
+def list_overrides(before: RunSettings, after: RunSettings) -> dict[str, Any]:
+    """Settings as they were brought, and those of a run -> dotted name -> value of what differs, but for what is filled
+    in."""
+    return {name: value for name, value in find_differences(before, after).items() if not name.endswith(".digest")}
 
 
 def name_teachers(settings: RunSettings) -> RunSettings:
