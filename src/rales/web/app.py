@@ -20,6 +20,7 @@ from rales.web import (
     routes_events,
     routes_example,
     routes_exports,
+    routes_learn,
     routes_predict,
     routes_projects,
     routes_readers,
@@ -78,6 +79,7 @@ def create_app(settings: Settings) -> SecurityMiddleware:
     routes_readers.add_reader_routes(app, service)
     routes_projects.add_project_routes(app, service)
     routes_events.add_event_routes(app, service)
+    routes_learn.add_learn_routes(app, service)
     add_page(app, service.label_set)
     add_token(app)
     describe_labels(app.openapi(), service.label_set)
