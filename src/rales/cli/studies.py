@@ -463,6 +463,7 @@ def layers(
     data: Data,
     out: Path,
     weights: Weights = None,
+    encoder: str = "",
     size: Size = None,
     frontend: Literal["icbhi", "m2d", "m2d_clip"] | None = None,
     part: Part = "train",
@@ -488,6 +489,9 @@ def layers(
     ----------
     out
         Folder to write; an interrupted search there goes on.
+    encoder
+        Any encoder of timm (timm/NAME) or Hugging Face (hf/NAME_OR_FOLDER) in place of M2D's, with its own features, as
+        `rales train encoder_fusion` takes it.
     frontend
         icbhi: the log-mel of the published ICBHI recipes; m2d: as M2D was pre-trained; m2d_clip: the same, each clip
         brought to mean 0 and deviation 1. Without it that of the checkpoint's run, if it is one of ours; icbhi with
@@ -515,11 +519,13 @@ def layers(
     label_set = read_label_set(classes, independent=independent)
     job.check_packages()
     job.check_exclusive(label_set)
-    print_messages_once(registry.make_recipe("m2d_fusion", weights=weights, frontend=frontend).notes)
+    if not encoder:
+        print_messages_once(registry.make_recipe("m2d_fusion", weights=weights, frontend=frontend).notes)
     found = job.search(
         read_cycles(data, skip_damaged=skip_damaged, needs_split=part == "train", label_set=label_set),
         weights or "",
         out,
+        encoder=encoder,
         size=size or "base",
         frontend=frontend or "",
         part=part,

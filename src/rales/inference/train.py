@@ -13,7 +13,7 @@ from rales.data import read_cycles, splits
 from rales.errors import UsageError
 from rales.files.settings_file import SettingsFile, read_settings_file
 from rales.labels import ICBHI, LabelSet
-from rales.recipes.registry import make_recipe
+from rales.recipes.registry import find_settings, make_recipe
 from rales.settings import format_value, list_fields
 from rales.training.callbacks import make_callbacks
 
@@ -57,8 +57,9 @@ def expand_names(recipe: str | None, settings: Mapping[str, Any]) -> dict[str, A
 
     Errors: the last part of several names.
     """
-    start = {name: settings[name] for name in ("from_model",) if settings.get(name) is not None}
-    known = list_fields(type(make_recipe(recipe, start).settings))
+    start = settings.get("from_model")
+    kind = find_settings(recipe) if recipe and not start else type(make_recipe(recipe, {"from_model": start}).settings)
+    known = list_fields(kind)
     found = {}
     for keyword, value in settings.items():
         name = keyword.replace("__", ".")

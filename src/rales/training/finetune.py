@@ -153,6 +153,8 @@ def prepare_training(
 ) -> tuple[Training, dict[str, Any]]:
     """Divided table -> data, networks and optimisers, as new or as after the last whole epoch; the run's state."""
     settings, context = recipe.settings, run.context
+    if recipe.teach is not None:
+        table = recipe.teach(table, context, cache_folder)
     dataset = load_dataset(table, recipe, progress=run.progress, folder=cache_folder)
     check_extras(dataset, recipe.extras)
 
@@ -694,6 +696,8 @@ def find_heard(settings: RunSettings, used: pd.DataFrame) -> dict[str, Any]:
     goes on from were trained on or chose their epoch by; with such a model also `test_recordings_heard`, how many of
     the test side are among its own. Neither where a model's record does not tell."""
     own = set(map(splits.digest_name, set(used.loc[used["split"] != "test", "recording"])))
+    for teacher in settings.distil.teachers if hasattr(settings, "distil") else ():  # none has heard a test patient
+        own |= set(read_trained_model(find_trained_model(teacher)).record["split"].get("trained_recordings", ()))
     if settings.from_model:
         start = read_trained_model(find_trained_model(settings.from_model)).record
         before = start.get("split", {}).get("trained_recordings")

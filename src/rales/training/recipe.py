@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+<<<<<<< HEAD
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+=======
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+>>>>>>> w-enc
 
 from rales.settings import PaddedWaveform, scales_batches
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from pandas import DataFrame
     from torch import Tensor, nn
@@ -94,6 +101,7 @@ class Recipe:
     epoch_parameters: tuple[str, ...] = ()
     """Names of the parameters that move once an epoch, by their mean gradient, and not with every step."""
     asked: Recipe | None = None
+    from rales.training.distributed import DistributedContext
     """In the last of several stages, whose numbers are its own: the recipe that the user asked for."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Dotted settings that are not those that size, checkpoint and the like bring, and their values."""
