@@ -293,6 +293,37 @@ class RecordingDetail(Recording):
 
 
 @dataclass
+class NewLive(Name):
+    """`rate_hz` is that of the samples which will come."""
+
+    rate_hz: StrictInt
+
+
+@dataclass
+class LiveFacts(Named):
+    """A recording that is being made, or (`left`: no sound comes any more) was left unfinished; `samples` have come."""
+
+    session: str
+    rate_hz: int
+    samples: int
+    duration_s: float
+    left: bool
+
+
+@dataclass
+class LiveAnswers:
+    """What is said of a recording while it is made: the cycles that have ended, and whether its newest sound can be
+    judged. All of it is provisional: the recording that is kept is judged anew, as a file."""
+
+    duration_s: float
+    cycles: list[ScoredSpan]
+    judged: bool
+    quality: str
+    quality_reason: str
+    notice: str = NOTICE
+
+
+@dataclass
 class Explanation(Span):
     """How much each part of the log-mel picture spoke for a label: values -1..1, band 0 the lowest, row by row."""
 

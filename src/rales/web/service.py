@@ -23,6 +23,7 @@ from rales.typing import Row
 from rales.web import cycle_edits, event_marks, example, model_answers, platform_checks, readers, stored_rows
 from rales.web.decoding import Decoder, DecoderRestarted, Undecodable
 from rales.web.job_queue import JobQueue, QueueFull
+from rales.web.live import LiveRecordings
 from rales.web.model_registry import ModelRegistry
 from rales.web.projects import CHANGED, Project
 from rales.web.security import ApiError
@@ -52,6 +53,7 @@ class Service:
         self.label_set = self.models.label_set(self.models.default)  # a model that cannot be loaded is said at once
         self.store = Store(settings.folder, self.label_set)
         self.arriving = settings.folder / "arriving"
+        self.live = LiveRecordings(settings.folder / "live", settings.limits)
         self.sweep()
         self.runs = settings.runs
         self.project = Project(settings.project, self) if settings.project else None
@@ -67,6 +69,7 @@ class Service:
         for left in (self.arriving, *self.store.unfinished_reports()):
             remove_tree(left)
         self.arriving.mkdir(exist_ok=True)
+        self.live.sweep([session["id"] for session in self.store.sessions()])
         try:
             self.store.sweep()
         except LeftoverSound as error:
@@ -241,6 +244,25 @@ class Service:
             more = again if facts["annotated"] is not None else ""
             raise ApiError(409, f"{name}: the same recording is in the list already{more}") from error
         self.queue.add(recording)
+        return recording
+
+    def judge_live(self, live: str) -> Row:
+        """-> `LiveRecordings.judge` with the default model; done in the model's thread. Errors: ApiError."""
+        return self.live.judge(live, self.session_model(self.models.default))
+
+    async def keep_live(self, live: str, name: str) -> str:
+        """An unfinished recording becomes one of its session, as if its file had been uploaded; -> its id. Errors:
+        ApiError; it is then still there."""
+        ended = await asyncio.to_thread(self.live.end, live)
+        path = cycle_edits.relative_path(f"{name or ended.name}.wav")
+        try:
+            with ended.sound.open("rb") as sound:
+                async with self.arrived(path, sound, None) as (place, facts):
+                    recording = await asyncio.to_thread(self.keep, ended.session, path, facts, place)
+        except BaseException:
+            ended.ended = False
+            raise
+        await asyncio.to_thread(self.live.discard, live)
         return recording
 
     # The model
