@@ -30,7 +30,8 @@ from rales.web.store import OURS, remove_tree, sync_path
 LOWEST_HZ, HIGHEST_HZ = 4000, 48_000
 WINDOW_S = 45.0  # of the newest sound in which breaths are looked for, as much as has one tempo in a file
 JUDGED_S = 10.0  # of the newest sound that the quality gate hears
-SETTLED_S = 1.0  # of sound behind the end of a cycle, without which it may still move
+SETTLED_S = 1.0  # of sound behind the end of a cycle, without which nobody knows that it ended
+SAME_S = 0.1  # that a boundary may move without the model being asked again
 WAITS_S = 5.0  # without a new piece, after which a recording is one that somebody has left
 log = logging.getLogger(__name__)
 
@@ -144,16 +145,21 @@ class LiveRecordings:
         newest = window[-round(JUDGED_S * live.rate_hz) :]
         enough = len(newest) >= quality.SHORTEST_RHYTHM_S * live.rate_hz
         verdict = quality.judge_quality(newest, live.rate_hz) if enough else quality.OK
-        spans = find_ended_breaths(window, live.rate_hz, first / live.rate_hz, live.cycles)
-        if spans and verdict.judged:
+
+        # more sound may move a boundary, so what lies in the window is found anew; only what moved is asked again
+        begin_s = first / live.rate_hz
+        spans = find_ended_breaths(window, live.rate_hz, begin_s)
+        before = [row for row in live.cycles if not spans or row["start_s"] + row["end_s"] < 2 * spans[0][0]]
+        known = [next((row for row in live.cycles if is_near(row, span)), None) for span in spans]
+        new = [span for span, row in zip(spans, known, strict=True) if row is None]
+        rows: list[Row] = [{"label": None, "quality": verdict.quality, "quality_reason": verdict.reason} for _ in new]
+        if new and verdict.judged:
             place = live.folder / "window.wav"
             soundfile.write(place, window, live.rate_hz, subtype="FLOAT")
-            begin_s = first / live.rate_hz
-            rows = model_answers.score_spans(model, place, [(a - begin_s, b - begin_s) for a, b in spans])
-        else:
-            rows = [{"label": None, "quality": verdict.quality, "quality_reason": verdict.reason} for _ in spans]
-        for row, (start_s, end_s) in zip(rows, spans, strict=True):
-            live.cycles.append(cycle_edits.in_milliseconds({**row, "start_s": start_s, "end_s": end_s}, duration_s))
+            rows = model_answers.score_spans(model, place, [(a - begin_s, b - begin_s) for a, b in new])
+        told = [{**row, "start_s": a, "end_s": b} for row, (a, b) in zip(rows, new, strict=True)]
+        answers = iter(cycle_edits.in_milliseconds(row, duration_s) for row in told)
+        live.cycles = before + [row or next(answers) for row in known]
         said = {"judged": verdict.judged, "quality": verdict.quality, "quality_reason": verdict.reason}
         return {"duration_s": duration_s, "cycles": live.cycles, **said}
 
@@ -190,14 +196,16 @@ def read_live(place: Path) -> LiveRecording:
     return LiveRecording(place.name, place, str(said["session"]), str(said["name"]), found.samplerate, found.frames)
 
 
-def find_ended_breaths(window: Waveform, rate_hz: int, first_s: float, known: list[Row]) -> list[model_answers.Span]:
-    """Newest sound (N,), where it begins in the recording, and the cycles found before -> (start, end) in s of the
-    breaths behind those that have ended."""
+def find_ended_breaths(window: Waveform, rate_hz: int, first_s: float) -> list[model_answers.Span]:
+    """Newest sound (N,) of a recording, and where in it that begins -> (start, end) in s of the breaths that have ended
+    in it; one that begins before it is not among them."""
     if not len(window):
         return []
-    last_s = float(known[-1]["end_s"]) if known else 0.0
-    heard_s = first_s + len(window) / rate_hz
-    found = [(first_s + a, first_s + b) for a, b in breath_segmentation.find_breaths(window, rate_hz)]
-    new = [(a, b) for a, b in found if (a + b) / 2 > last_s and b <= heard_s - SETTLED_S]
-    starts = [max(a, last_s) for a, _ in new]  # more sound may have moved a boundary that was settled
-    return [(a, b) for a, (_, b) in zip(starts, new, strict=True) if b - a >= quality.SHORTEST_S]
+    last_s = len(window) / rate_hz - SETTLED_S
+    found = breath_segmentation.find_breaths(window, rate_hz)
+    return [(first_s + a, first_s + b) for a, b in found if b <= last_s and (a > 0.0 or first_s == 0.0)]
+
+
+def is_near(row: Row, span: model_answers.Span) -> bool:
+    """Whether a cycle that is known is that breath."""
+    return max(abs(row["start_s"] - span[0]), abs(row["end_s"] - span[1])) < SAME_S

@@ -13,6 +13,7 @@ import * as history from "./history.js";
 import * as inspector from "./inspector.js";
 import * as keys from "./keys.js";
 import * as lanes from "./lanes.js";
+import * as live from "./live.js";
 import * as menus from "./menus.js";
 import * as models from "./models.js";
 import * as overview from "./overview.js";
@@ -82,6 +83,7 @@ keys.start();
 menus.start();
 screens.start();
 uploads.start(sessions.ready);
+live.start(sessions.ready);
 try {
   update({ limits: await call("GET", "/limits") });
   await models.start();
