@@ -51,7 +51,7 @@ class Project:
         self.decoded: OrderedDict[str, None] = OrderedDict()
         self.lock = threading.Lock()
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.digests = dict[str, tuple[tuple[int, int], str]]()  # file -> its size and time, and its SHA-256
+        self.digests = dict[str, tuple[tuple[int, ...], str]]()  # file -> what changes with it, and its SHA-256
         self.claim_store(service.store.folder)
         for row in service.store.rows("SELECT id FROM recordings WHERE linked != ''"):
             remove_sound(service.store, row["id"])  # what the service before had decoded
@@ -104,7 +104,8 @@ class Project:
     def digest_of(self, linked: str) -> str:
         """A file of the folder -> the SHA-256 of its content, read anew where it has changed. Errors: OSError."""
         file = self.folder / linked
-        stamp = file.stat().st_size, file.stat().st_mtime_ns
+        stat = file.stat()
+        stamp = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino  # copies may keep size and time
         if linked not in self.digests or self.digests[linked][0] != stamp:
             with file.open("rb") as content:
                 self.digests[linked] = stamp, hashlib.file_digest(content, "sha256").hexdigest()
@@ -172,13 +173,7 @@ class Project:
         """Have a recording of the folder (a row of the store) decoded where it is not; from any thread but the
         service's own. Errors: ApiError."""
         store, recording = self.service.store, row["id"]
-        try:
-            self.digest_of(row["linked"])
-        except OSError as error:
-            raise ApiError(404, f"{row['name']}: cannot be read ({error.strerror})") from error
-        if self.is_changed(row):
-            remove_sound(store, recording)
-            raise ApiError(404, f"{row['name']}: {CHANGED}")
+        self.check_unchanged(row)
         with self.lock:
             self.decoded[recording] = None
             self.decoded.move_to_end(recording)
@@ -187,6 +182,18 @@ class Project:
             remove_sound(store, each)
         if not all((store.place(recording) / name).is_file() for name in SOUND):
             self.wait(self.decode(recording, row["linked"]))
+            self.check_unchanged(row)  # while it was decoded
+
+    def check_unchanged(self, row: Row) -> None:
+        """Errors: ApiError where the file of a recording is gone or holds another sound now; what was decoded of it is
+        removed."""
+        try:
+            self.digest_of(row["linked"])
+        except OSError as error:
+            raise ApiError(404, f"{row['name']}: cannot be read ({error.strerror})") from error
+        if self.is_changed(row):
+            remove_sound(self.service.store, row["id"])
+            raise ApiError(404, f"{row['name']}: {CHANGED}")
 
     async def decode(self, recording: str, linked: str) -> None:
         place = self.service.store.place(recording)

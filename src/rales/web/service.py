@@ -28,7 +28,7 @@ from rales.web.model_registry import ModelRegistry
 from rales.web.projects import CHANGED, Project
 from rales.web.security import ApiError
 from rales.web.settings import Settings
-from rales.web.store import NOBODY, DuplicateRecording, LeftoverSound, RevisionConflict, Store, Who, remove_tree
+from rales.web.store import NOBODY, DuplicateRecording, LeftoverSound, RevisionConflict, Store, Who, refuse_links, remove_tree
 
 log = logging.getLogger(__name__)
 NO_SOUND = "its sound is missing in the service's folder; remove the recording and send it again"
@@ -533,6 +533,7 @@ class Service:
 def lock_service_folder(folder: Path) -> Lock:
     """-> the lock of a folder, held: one service at a time works in it. Errors: it is held, or cannot be."""
     make_folder(folder)
+    refuse_links(folder)  # the lock's own file too
     lock = Lock(folder / ".lock", thread_local=False)  # released in another thread
     try:
         lock.take()

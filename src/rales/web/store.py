@@ -565,6 +565,18 @@ def readable_text(text: bytes) -> str:
     return text.decode(errors="replace")
 
 
+def refuse_links(folder: Path) -> None:
+    """Errors: OSError for a link in the folder of a service, which may have come with somebody's recordings: what is
+    written there, or read out to visitors, would be another file."""
+    for inside, folders, files in os.walk(folder):
+        for path in (Path(inside, name) for name in (*folders, *files)):
+            if path.is_symlink():
+                raise OSError(
+                    f"{path}: a link, which Rales never makes there; nothing in the folder was changed: remove it if it "
+                    "is not yours, or choose another --folder"
+                )
+
+
 def damaged_store(folder: Path, what: object) -> OSError:
     return OSError(
         f"{folder / 'sessions.sqlite'}: {what}; nothing in the folder was changed: put a copy of that file back (first "
