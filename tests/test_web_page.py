@@ -64,6 +64,10 @@ def test_look_listen_judge_correct(place: Path, open_page: Open, client: httpx.C
 def listen(page: Page) -> None:
     """A cycle plays from its start to its end and stops there; the band-pass does not stop it."""
     page.get_by_text("Lung", exact=True).click()
+    page.get_by_text("Even", exact=True).click()
+    expect(page.locator("#loudness")).to_contain_text(re.compile(r"^-?\d+ LUFS, [+-]\d+ dB$"))
+    page.locator("#main").press("q")
+    expect(page.locator("#loudness")).to_be_empty()
     page.evaluate(
         """() => { window.seen = []; const button = document.querySelector("#play");
            const watch = new MutationObserver(() => seen.push(button.ariaLabel));
@@ -173,7 +177,9 @@ def picture(page: Page) -> Any:
     return np.array(content).reshape(-1, 4)
 
 
-def test_the_band_pass_is_a_butterworth_filter(open_page: Open) -> None:
+def test_what_is_heard_is_filtered_and_measured_as_the_standards_say(open_page: Open) -> None:
+    """A band of fourth-order Butterworth filters; 997 Hz at -20 dBFS are -23.0 LUFS, also behind a band that lets it
+    through; gains are decibels."""
     page = open_page()
     hertz = [30, 50, 100, 300, 1000, 2000, 4000]
     found = page.evaluate(
@@ -199,6 +205,21 @@ def test_the_band_pass_is_a_butterworth_filter(open_page: Open) -> None:
     _, response = signal.sosfreqz(np.concatenate(sections), worN=hertz, fs=16000)
     decibels = [20 * np.log10(np.abs(values)) for values in (np.array(found), response)]
     assert np.abs(decibels[0] - decibels[1]).max() < 0.3
+
+    heard = page.evaluate(
+        """async () => {
+            const { bandPass, lift } = await import("/static/js/listening.js");
+            const { measureLoudness } = await import("/static/js/loudness.js");
+            const turn = (2 * Math.PI * 997) / 16000;
+            const tone = Int16Array.from({ length: 48000 }, (_, i) => 3276.8 * Math.sin(turn * i));
+            const wires = [(_, from) => from, (context, from) => bandPass(context, from, 20, 7000),
+                           (context, from) => lift(context, from, -6.0206)];
+            const found = [];
+            for (const wire of wires) found.push(await measureLoudness(tone, 16000, wire));
+            return found;
+        }"""
+    )
+    assert heard == pytest.approx([-23.01, -23.01, -29.03], abs=0.1)
 
 
 def test_themes_are_one_set_of_colours(place: Path, open_page: Open) -> None:

@@ -209,7 +209,7 @@ def test_a_link_that_came_with_a_folder_is_not_followed(tmp_path: Path, link: st
 
 
 def test_a_file_that_is_replaced_while_it_waits_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also by one of the same size and time, and while it is decoded: the recording says so, and keeps no other sound."""
+    """Also by one of the same size and time, and while it is decoded: the recording says so, and keeps none of it."""
     folder, file = tmp_path / "F", tmp_path / "F" / "a.wav"
     folder.mkdir()
     project = Project(folder, cast(Any, SimpleNamespace(store=Store(folder / ".rales"))))

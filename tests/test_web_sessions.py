@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 
 from rales.data import audit_data, icbhi, read_cycles
 from rales.data.event_readers import parse_events
@@ -85,6 +87,38 @@ def test_a_session_as_one_zip(place: Path, client: httpx.Client) -> None:
     written = pd.read_csv(io.BytesIO(content.read("manifest.csv")), keep_default_na=False)
     assert set(written["recording"]) == {name, f"{name}_2"}
     assert set(written["path"]) == {""}  # two of one name: a person must say which is which
+
+
+def test_the_cycles_of_a_session_as_clips(place: Path, client: httpx.Client) -> None:
+    """Each in the folder of the label that stands, with the sound of its times; unusable ones are left out. Two
+    recordings of one name stay apart."""
+    session, path = new_session(client, "Ward"), recording(place)
+    empty = client.get(f"/sessions/{session}/segments/export")
+    assert (empty.status_code, "nothing to cut yet" in empty.json()["detail"]) == (409, True)
+    assert client.get("/sessions/x/segments/export").status_code == 404
+    facts = [upload(client, session, path, path.with_suffix(".txt")) for _ in range(2)]
+    cycles = facts[0]["cycles"]
+    marked = [{**cycles[0], "label": "both", "confirmed": True}, {**cycles[1], "unusable": True}, *cycles[2:]]
+    marked[2] = {**cycles[2], "start_s": cycles[2]["start_s"] + 0.1}  # the model has not answered for it
+    assert client.post("/annotations", json={"recording": facts[0]["id"], "cycles": marked}).status_code == 201
+
+    archive = zipfile.ZipFile(io.BytesIO(client.get(f"/sessions/{session}/segments/export").content))
+    listed = pd.read_csv(archive.open("segments.csv")).sort_values(["path", "start_s"], ignore_index=True)
+    assert sorted(archive.namelist()) == sorted([*listed["clip"], "segments.csv", "README.txt"])
+    assert list(listed["path"]) == [path.stem] * (len(cycles) - 1) + [f"{path.stem}_2"] * len(cycles)
+    first, moved = listed.iloc[0], listed.iloc[1]
+    assert (first["label"], bool(first["confirmed"]), first["clip"].split("/")[0]) == ("both", True, "both")
+    assert np.isnan(moved["probability"])
+    sound, rate_hz = soundfile.read(path, dtype="float32")
+    for row in listed.to_dict("records"):
+        clip, clip_hz = soundfile.read(io.BytesIO(archive.read(row["clip"])), dtype="float32")
+        begin = round(row["start_s"] * rate_hz)
+        assert clip_hz == rate_hz
+        assert np.abs(clip - sound[begin : begin + len(clip)]).max() < 2 / 32768
+        assert len(clip) == pytest.approx((row["end_s"] - row["start_s"]) * rate_hz, abs=2)
+    readme = archive.read("README.txt").decode()
+    assert NOTICE in readme
+    assert "1 more called unusable and left out" in readme
 
 
 def test_exports_are_data_to_train_on(place: Path, client: httpx.Client, tmp_path: Path) -> None:

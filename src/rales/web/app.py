@@ -24,6 +24,7 @@ from rales.web import (
     routes_predict,
     routes_projects,
     routes_readers,
+    routes_segments,
     routes_sessions,
 )
 from rales.web.schemas import describe_labels
@@ -78,6 +79,7 @@ def create_app(settings: Settings) -> SecurityMiddleware:
     routes_exports.add_export_routes(app, service)
     routes_readers.add_reader_routes(app, service)
     routes_projects.add_project_routes(app, service)
+    routes_segments.add_segment_routes(app, service)
     routes_events.add_event_routes(app, service)
     routes_live.add_live_routes(app, service)
     add_page(app, service.label_set)

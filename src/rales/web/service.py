@@ -28,7 +28,16 @@ from rales.web.model_registry import ModelRegistry
 from rales.web.projects import CHANGED, Project
 from rales.web.security import ApiError
 from rales.web.settings import Settings
-from rales.web.store import NOBODY, DuplicateRecording, LeftoverSound, RevisionConflict, Store, Who, refuse_links, remove_tree
+from rales.web.store import (
+    NOBODY,
+    DuplicateRecording,
+    LeftoverSound,
+    RevisionConflict,
+    Store,
+    Who,
+    refuse_links,
+    remove_tree,
+)
 
 log = logging.getLogger(__name__)
 NO_SOUND = "its sound is missing in the service's folder; remove the recording and send it again"

@@ -572,8 +572,8 @@ def refuse_links(folder: Path) -> None:
         for path in (Path(inside, name) for name in (*folders, *files)):
             if path.is_symlink():
                 raise OSError(
-                    f"{path}: a link, which Rales never makes there; nothing in the folder was changed: remove it if it "
-                    "is not yours, or choose another --folder"
+                    f"{path}: a link, which Rales never makes there; nothing in the folder was changed: remove it, or "
+                    "choose another --folder"
                 )
 
 
