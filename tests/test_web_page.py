@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from scipy import signal
 
+from rales import __version__
 from rales.web import STATIC
 from tests.browsed import Open, answered, choose, drop, export, fresh_session, labels, plays, saved, times
 from tests.served import recording, until
@@ -282,6 +283,7 @@ def test_the_list_and_the_review(place: Path, open_page: Open) -> None:
 
 
 def test_two_models_and_the_threshold(place: Path, open_page: Open) -> None:
+    """Each has its lane; the page says which version and which weights answer."""
     page = open_page()
     fresh_session(page, "Two")
     choose(page, recording(place), recording(place).with_suffix(".txt"))
@@ -295,6 +297,9 @@ def test_two_models_and_the_threshold(place: Path, open_page: Open) -> None:
     expect(page.locator("#rows .doubtful")).to_have_count(4)
     page.locator("#threshold").fill("0.25")
     expect(page.locator("#rows .doubtful")).to_have_count(0)
+    page.locator("#show-help").click()
+    about = rf"Rales {re.escape(__version__)}, serving: first \(m2d_fusion\), digest [0-9a-f]{{16}};"
+    expect(page.locator("#about")).to_contain_text(re.compile(about))
 
 
 def test_the_reports_of_runs(open_page: Open) -> None:

@@ -392,6 +392,25 @@ def test_readers_over_http(place: Path, client: httpx.Client, tmp_path: Path) ->
     table.write_text(client.get(f"/sessions/{session}/readers/export").text)
     assert pd.read_csv(table)["reader"].tolist() == ["Anna"] * 3 + ["Ben"] * 4
 
+    # one gets another name, one is removed; both is noted, and what was settled stays
+    readers = f"/sessions/{session}/readers"
+    taken = client.patch(readers, json={"reader": "Anna", "name": "Ben"})
+    assert (taken.status_code, "two cannot become one" in taken.json()["detail"]) == (409, True)
+    for body, status in (({"reader": "Eve", "name": "E"}, 404), ({"reader": "Anna", "name": " "}, 422)):
+        assert client.patch(readers, json=body).status_code == status
+    renamed = client.patch(readers, json={"reader": "Anna", "name": " Anna  B. "}).json()
+    assert [each["reader"] for each in renamed] == ["Anna B.", "Ben"]
+    assert len(client.get(f"{one}/revisions", params={"reader": "Anna B."}).json()) == 2
+    assert [client.delete(readers, params={"reader": "Ben"}).status_code for _ in range(2)] == [204, 404]
+    assert client.delete(readers, params={"reader": ""}).status_code == 404
+    assert sum(cycle["confirmed"] for cycle in client.get(one).json()["cycles"]) == 2
+    noted = [(each["reader"], each["became"]) for each in client.get(f"{readers}/changes").json()]
+    assert noted == [("Anna", "Anna B."), ("Ben", "")]
+    archive = zipfile.ZipFile(io.BytesIO(client.get(f"/sessions/{session}/project/export").content))
+    history = json.loads(archive.read("history.json"))
+    assert [each["became"] for each in history["readers_changed"]] == ["Anna B.", ""]
+    assert {each["reader"] for each in next(iter(history["recordings"].values()))} == {"", "Anna B."}
+
 
 def test_readers_that_are_none(place: Path, client: httpx.Client) -> None:
     """Names and rounds that nobody has, sessions and recordings that are not there: a sentence."""
@@ -414,6 +433,7 @@ def test_readers_that_are_none(place: Path, client: httpx.Client) -> None:
         "/sessions/x/agreement",
         "/recordings/x/readings",
         "/sessions/x/readers/export",
+        "/sessions/x/readers/changes",
         "/sessions/x/project/export",
     ):
         assert client.get(path).status_code == 404

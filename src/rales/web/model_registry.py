@@ -74,7 +74,7 @@ class ModelRegistry:
         """Name -> the model, loaded if it is not; called by the model's thread alone. Errors as those of `load`."""
         if name not in self.loaded:
             self.loaded[name] = load_with_engine(self.sources[name], engine_of(self.sources[name]))
-            self.told[name] = model_facts(self.loaded[name].record)
+            self.told[name] = {**model_facts(self.loaded[name].record), "digest": self.loaded[name].digest}
             if name == self.default:
                 self.pooling = self.loaded[name].calibration.get("recordings") or {}
         self.loaded.move_to_end(name)
@@ -110,4 +110,5 @@ def model_facts(record: dict[str, Any]) -> dict[str, Any]:
         "classes": classes,
         "independent": label_set.independent,
         "answers": answers,
+        "digest": "",  # of one that was not loaded yet
     }

@@ -264,7 +264,9 @@ def write_project(service: "Service", session: Row, out: Path) -> None:
         decided = readers.readers_table(service, session["id"])
         if len(decided):
             archive.writestr("readers.csv", format_csv(decided))
-        archive.writestr("history.json", json.dumps({"notice": NOTICE, "recordings": history}, indent=1))
+        changes = service.store.reader_changes(session["id"])
+        told = {"notice": NOTICE, "readers_changed": changes, "recordings": history}
+        archive.writestr("history.json", json.dumps(told, indent=1))
         archive.writestr("README.txt", describe_project(session["name"], len(history), left_out))
 
 

@@ -57,7 +57,8 @@ class Accepted:
 
 @dataclass
 class ModelFacts:
-    """`answers` is the sentence that must stand beside the default model's answers for whole recordings."""
+    """`answers` is the sentence that must stand beside the default model's answers for whole recordings, `digest` says
+    which weights and settings these are ("" as long as nobody has asked this model)."""
 
     name: str
     default: bool
@@ -65,6 +66,7 @@ class ModelFacts:
     classes: list[str]
     independent: bool = False
     answers: str = ""
+    digest: str = ""
 
 
 @dataclass

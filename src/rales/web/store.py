@@ -62,7 +62,13 @@ CREATE TABLE originals (
     source TEXT NOT NULL, cycles TEXT NOT NULL
 );
 """
-ALL_TABLES = TABLES + ANNOTATIONS + ORIGINALS
+READER_CHANGES = """
+CREATE TABLE reader_changes (
+    session TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+    made REAL NOT NULL, reader TEXT NOT NULL, became TEXT NOT NULL
+);
+"""  # "" where a reader was removed; of no layout, since folders without it are as good
+ALL_TABLES = TABLES + ANNOTATIONS + ORIGINALS + READER_CHANGES
 STANDING = """
 SELECT r.*, s.made, s.cycles AS scored, COALESCE(a.revision, 0) AS revision, a.cycles AS saved,
     COALESCE(a.events, r.first_events) AS events,
@@ -95,6 +101,10 @@ class LeftoverSound(OSError):
 
 class DuplicateRecording(Exception):
     """A recording that its session has already."""
+
+
+class DuplicateReader(Exception):
+    """A name that another reader of the session has."""
 
 
 class RevisionConflict(Exception):
@@ -133,6 +143,9 @@ class Store:
                 f"{folder}: holds sessions of another version of Rales (layout {version}, expected {VERSION}); "
                 "choose another --folder"
             )
+        with self.open() as db:
+            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'reader_changes'").fetchone():
+                run_statements(db, READER_CHANGES)
 
     def check_places(self, version: int) -> None:
         """Refuse a database, which may have come with somebody's folder, whose recordings would lie elsewhere than in
@@ -512,6 +525,29 @@ class Store:
         """-> reader and round of the annotations of a recording that readers with a name have made."""
         query = "SELECT DISTINCT reader, round FROM annotations WHERE recording = ? AND reader != ''"
         return self.rows(query, recording)
+
+    def change_reader(self, session: str, reader: str, became: str) -> bool:
+        """Give a reader of a session another name ("": remove what that reader has said), and note that; -> whether
+        there was one. Errors: DuplicateReader."""
+        inside = "reader = ? AND recording IN (SELECT id FROM recordings WHERE session = ?)"
+        with self.open() as db:
+            db.execute("BEGIN IMMEDIATE")
+            if became and db.execute(f"SELECT 1 FROM annotations WHERE {inside}", (became, session)).fetchone():
+                raise DuplicateReader
+            if became:
+                changed = db.execute(f"UPDATE annotations SET reader = ? WHERE {inside}", (became, reader, session))
+            else:
+                changed = db.execute(f"DELETE FROM annotations WHERE {inside}", (reader, session))
+            if changed.rowcount:
+                db.execute("INSERT INTO reader_changes VALUES (?, ?, ?, ?)", (session, time.time(), reader, became))
+        if changed.rowcount and not became:
+            self.clear([])  # also from the log of the database
+        return changed.rowcount > 0
+
+    def reader_changes(self, session: str) -> list[Row]:
+        """-> made, reader and became ("" for removed) of each change, the oldest first."""
+        query = "SELECT made, reader, became FROM reader_changes WHERE session = ? ORDER BY made, rowid"
+        return self.rows(query, session)
 
     def recording_readings(self, recording: str, round_: int) -> list[Row]:
         """-> as `readings`, of one recording and round."""

@@ -19,6 +19,9 @@ export async function start() {
   });
   byId("model").replaceChildren(...options());
   byId("compare").replaceChildren(h("option", { value: "" }, "no other model"), ...options());
+  const { version } = await call("GET", "/health");
+  byId("about").replaceChildren(`Rales ${version}, serving:`, ...models.filter(({ digest }) => digest).map(({ name, recipe, digest }) =>
+    h("span", { className: "figures" }, ` ${name} (${recipe}), digest ${digest.slice(0, 16)};`)));
   const first = models.find((model) => model.default)?.name ?? models[0]?.name;
   byId("model").value = first;
   update({ models, model: first });
