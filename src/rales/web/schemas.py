@@ -161,11 +161,19 @@ class Revision:
 
 
 @dataclass
-class EventText:
-    """The text of a file of events, and its name."""
+class FileText:
+    """The text of a file of events or of an annotation, and its name."""
 
     name: str
     text: str
+
+
+@dataclass
+class ReadCycles:
+    """The cycles of an annotation, which is not kept by that; `notes` say what was left out of it."""
+
+    cycles: list[MarkedCycle]
+    notes: list[str]
 
 
 @dataclass

@@ -199,6 +199,30 @@ class Service:
             raise ApiError(413, f"{called}: {len(found.cycles)} cycles, at most {self.limits.cycles} are taken")
         return found.note(called), {"annotated": found.cycles, "classes": found.labelled}
 
+    def read_cycles(self, row: Row, name: str, text: str) -> Row:
+        """A row of `known`, and an annotation of it -> cycles as they would stand, and notes. Errors: ApiError for what
+        would not be an annotation here."""
+        content = text.encode()
+        if len(content) > self.limits.annotation_bytes:
+            raise ApiError(413, f"{name}: larger than {self.limits.annotation_bytes // 1024} KiB")
+        place = self.arriving / secrets.token_hex(8)
+        place.mkdir()
+        try:
+            (place / "audio.txt").write_bytes(content)
+            note, found = self.beside(place / "audio.txt", row["name"], row["duration_s"])
+        finally:
+            remove_tree(place)
+        if found["annotated"] is None:
+            raise ApiError(422, note)
+        came, other = cycle_edits.original_of_annotation(found["annotated"], row["duration_s"], self.label_set)
+        if other or not found["classes"]:
+            raise ApiError(422, f"{name}: {other or 'it says times and no classes'}; not used")
+        try:
+            cycles = cycle_edits.check_cycles(came.cycles, row["duration_s"], self.limits.cycles)
+        except ValueError as error:
+            raise ApiError(422, f"{name}: {error}") from error
+        return {"cycles": cycles, "notes": [note] if note else []}
+
     def read_events(self, name: str, text: str, duration_s: float, path: str) -> ReadEvents:
         """A file of events, what people know it by, and its recording -> what it holds. Errors: ApiError."""
         found = event_readers.parse_events(text, name, duration_s, cycle_edits.base_name(path))

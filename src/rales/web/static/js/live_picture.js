@@ -9,7 +9,7 @@ import { FLOOR_DB, LEVEL_DB, tile } from "./stft.js";
 const SPAN_S = 30;
 const COLUMNS = 600;
 const [WINDOW_S, HIGH_HZ] = [0.064, 1600]; // as the preset for wheezes
-const [DARK_DB, BRIGHT_DB] = [-100, -40]; // of what can come; nothing is known of its loudness yet
+const [DARK_DB, BRIGHT_DB] = [-95, -30]; // of what can come; nothing is known of its loudness yet
 
 /** Rate of the sound -> {hear(samples), show(duration_s, cycles)} for the canvas and the lane below it. */
 export function livePicture(rate_hz) {

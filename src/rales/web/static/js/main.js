@@ -10,6 +10,7 @@ import * as eventList from "./event_list.js";
 import * as eventPointing from "./event_pointing.js";
 import * as eventView from "./event_view.js";
 import * as history from "./history.js";
+import * as imports from "./imports.js";
 import * as inspector from "./inspector.js";
 import * as keys from "./keys.js";
 import * as lanes from "./lanes.js";
@@ -82,6 +83,7 @@ comparison.start();
 keys.start();
 menus.start();
 screens.start();
+imports.start();
 uploads.start(sessions.ready);
 live.start(sessions.ready);
 try {

@@ -2,6 +2,7 @@
 
 import { call } from "./api.js";
 import { byId, h, say } from "./dom.js";
+import { preview } from "./imports.js";
 import { names, paired, withoutSuffix } from "./pairing.js";
 import { isOpen, openRecording, refresh } from "./recordings.js";
 import { state, when } from "./state.js";
@@ -48,8 +49,9 @@ async function send(files, session = state.session, unread = []) {
   if (unread.length) refuse(`${names(unread)}: cannot be read; is it still there, and may it be opened?`);
   const { suffixes } = state.limits ?? (await call("GET", "/limits"));
   const listed = session && session === state.session ? state.recordings.map((facts) => facts.path) : [];
-  const { sounds, refused } = paired(files, suffixes, listed);
+  const { sounds, late, refused } = paired(files, suffixes, listed);
   refused.forEach(refuse);
+  if (late.length) await preview(late);
   if (sounds.length === 0) return;
   if (!session) {
     await sessionReady();
