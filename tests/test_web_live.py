@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from rales.audio.io import read_waveform
 from rales.inference import breath_segmentation
 from rales.typing import Waveform
-from rales.web import example
+from rales.web import example, model_answers
 from rales.web import live as live_recordings
 from rales.web.settings import Limits
 from tests.scripted import script
@@ -26,7 +27,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Waveform:
     """Twenty seconds of simulated breathing, (N,)."""
     folder = tmp_path_factory.mktemp("simulated")
     example.write_example(folder)
-    return soundfile.read(folder / "audio.wav", dtype="float32")[0]
+    return read_waveform(folder / "audio.wav")[0]
 
 
 def begin(client: httpx.Client, session: str, rate_hz: int = RATE_HZ) -> str:
@@ -143,14 +144,14 @@ def test_breaths_in_the_window_replace_those_that_were_found_with_less_sound(
     """What lies before the window stays; what did not move is not asked again; a breath that the window cuts is not."""
     spans: list[tuple[float, float]] = []
     asked: list[list[tuple[float, float]]] = []
-    monkeypatch.setattr(live_recordings.breath_segmentation, "find_breaths", lambda *_: spans)
+    monkeypatch.setattr(breath_segmentation, "find_breaths", lambda *_: spans)
     monkeypatch.setattr(live_recordings, "WINDOW_S", 8.0)
 
     def answer(_: Any, __: Path, new: list[tuple[float, float]]) -> list[dict[str, Any]]:
         asked.append([(round(a, 3), round(b, 3)) for a, b in new])
         return [{"label": f"round {len(asked)}", "quality": "ok", "quality_reason": ""} for _ in new]
 
-    monkeypatch.setattr(live_recordings.model_answers, "score_spans", answer)
+    monkeypatch.setattr(model_answers, "score_spans", answer)
     recordings = live_recordings.LiveRecordings(tmp_path, Limits())
     live = recordings.begin("session", "name", RATE_HZ)["id"]
 

@@ -30,7 +30,7 @@ def tabulate_thresholds(
     `THRESHOLDS`: how many cycles have at least that probability (`found`), how many of them have it (`right`), and the
     `precision` and `recall` that follow; None where a share is of nothing."""
     targets, p = np.asarray(true), np.asarray(probabilities, dtype=np.float64)
-    sounds = {name: (number,) for number, name in enumerate(label_set.classes)}
+    sounds: dict[str, tuple[int, ...]] = {name: (number,) for number, name in enumerate(label_set.classes)}
     if label_set.is_icbhi:
         sounds |= {f"any {name}" if name != "abnormal" else name: numbers for name, numbers in SOUNDS.items()}
     tables = {}

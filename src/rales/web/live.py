@@ -208,4 +208,4 @@ def find_ended_breaths(window: Waveform, rate_hz: int, first_s: float) -> list[m
 
 def is_near(row: Row, span: model_answers.Span) -> bool:
     """Whether a cycle that is known is that breath."""
-    return max(abs(row["start_s"] - span[0]), abs(row["end_s"] - span[1])) < SAME_S
+    return bool(max(abs(row["start_s"] - span[0]), abs(row["end_s"] - span[1])) < SAME_S)

@@ -58,22 +58,21 @@ export function band() {
   return { low_hz, high_hz };
 }
 
-const isEven = () => document.querySelector("[name=level]:checked").value === "even";
+const isEven = () => byId("even").getAttribute("aria-pressed") === "true";
 
-/** Original level or one loudness, as the browser keeps it; the key changes between them. */
+/** The original level or one loudness: what was chosen last; the button and the key change between them. */
 export function startLevel() {
-  const kept = localStorage.getItem("rales-level") === "even" ? "even" : "original";
-  document.querySelector(`[name=level][value=${kept}]`).checked = true;
-  for (const field of document.querySelectorAll("[name=level]"))
-    field.addEventListener("input", () => {
-      localStorage.setItem("rales-level", field.value);
-      retune();
-    });
+  byId("even").setAttribute("aria-pressed", localStorage.getItem("rales-even") === "true");
+  byId("even").addEventListener("click", otherLevel);
 }
 
-export function otherLevel() {
-  document.querySelector("[name=level]:not(:checked)").click();
-  tell(isEven() ? `At ${TARGET} LUFS` : "At its original level");
+export async function otherLevel() {
+  const even = !isEven();
+  byId("even").setAttribute("aria-pressed", even);
+  localStorage.setItem("rales-even", even);
+  const lufs = await retune();
+  const measured = Number.isFinite(lufs) ? `${lufs.toFixed(0)} LUFS, ${even_db < 0 ? "" : "+"}${even_db.toFixed(0)} dB` : "silence";
+  tell(even ? `Even: at ${TARGET} LUFS (${measured})` : "At its original level");
 }
 
 /** This is what will be heard, null for nothing. What one recording needs may be far too loud for the next. */
@@ -83,21 +82,19 @@ export function setSound(next) {
   retune();
 }
 
-/** Another band, level or sound: measure what is heard, where that is wanted. */
+/** Another band, level or sound: measure what is heard, where that is wanted; -> LUFS, null where it is not. */
 export async function retune() {
   const asked = (turn += 1);
   even_db = 0;
-  byId("loudness").textContent = "";
   rewire();
-  if (!sound || !isEven()) return;
+  if (!sound || !isEven()) return null;
   const limits = band();
   const wire = (offline, from) => (limits ? bandPass(offline, from, limits.low_hz, limits.high_hz) : from);
   const lufs = await measureLoudness(sound.samples, sound.rate_hz, wire);
-  if (asked !== turn) return;
+  if (asked !== turn) return null;
   even_db = gainTo(lufs);
-  const words = Number.isFinite(lufs) ? `${lufs.toFixed(0)} LUFS` : "silence";
-  byId("loudness").textContent = `${words}, ${even_db < 0 ? "" : "+"}${even_db.toFixed(0)} dB`;
   rewire();
+  return lufs;
 }
 
 export function rewire() {
