@@ -18,6 +18,8 @@ TOOLS := .venv/tools/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Threads that wait must sleep: where other work runs on the same cores, spinning makes training ten times slower.
 export OMP_WAIT_POLICY := PASSIVE
+# Every process that the tests start would compile the package anew, and every `make test` its 170 files of tests.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo large test test-slow lint docs bench mutants lock sbom resolutions clean
 

@@ -41,7 +41,7 @@ def main() -> None:
             session = served.new_session(client, "Sixty")
             for sound in sounds:
                 served.upload(client, session, sound, sound.with_suffix(".txt"))
-            with browsed.pages(served.door(client), browser) as opened:
+            with browsed.pages(client, browser) as opened:
                 page = opened(viewport={"width": 1440, "height": 900})
                 keys, times_s = review(page, [str(generator.choice(CLASSES)) for _ in range(wanted)], accepting=True)
                 print(f"{len(times_s)} cycles of {len(sounds)} recordings, by keys alone, no reader:")

@@ -7,8 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
+
+from tests.served import door, new_session
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
@@ -30,14 +33,15 @@ def started() -> Iterator[Browser]:
 
 
 @contextmanager
-def pages(address: str, browser: Browser) -> Iterator[Open]:
-    """Address with the token -> a function that opens the page in a fresh profile. Whatever the page asks of others,
-    and every error of its scripts or its security policy, fails the test; `forgiven` are words of failed requests that
-    it means to make."""
+def pages(client: httpx.Client, browser: Browser) -> Iterator[Open]:
+    """Client of a service -> a function that opens its page in a fresh profile, in a fresh `session` if one is named.
+    Whatever the page asks of others, and every error of its scripts or its security policy, fails the test; `forgiven`
+    are words of failed requests that it means to make."""
+    address = door(client)
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
-    def opened(*, forgiven: tuple[str, ...] = (), **options: Any) -> Page:
+    def opened(*, session: str = "", forgiven: tuple[str, ...] = (), **options: Any) -> Page:
         def heard(said: ConsoleMessage) -> None:
             repeated = said.text.startswith("Failed to load resource")  # the browser repeats what the page says itself
             if said.type == "error" and not (repeated and any(words in said.text for words in ("422", *forgiven))):
@@ -51,6 +55,10 @@ def pages(address: str, browser: Browser) -> Iterator[Open]:
         context = browser.new_context(accept_downloads=True, **options)
         context.set_default_timeout(60_000)  # of the slowest machine
         contexts.append(context)
+        if session:  # the page opens the one that was open last
+            known = f'localStorage.setItem("rales-session", "{new_session(client, session)}")'
+            with_storage = 'self.origin !== "null" && !localStorage.getItem("rales-session")'  # a blank page has none
+            context.add_init_script(f"if ({with_storage}) {known};")
         context.on("weberror", lambda error: complaints.append(str(error.error)))
         context.on("console", heard)
         context.on("request", asked)

@@ -133,7 +133,6 @@ def browser() -> Iterator[Any]:
 def open_page(client: Any, browser: Any) -> Iterator[Any]:
     """A function that opens the page of `client` in a fresh profile of `browser` (see tests/browsed.py:pages)."""
     from tests.browsed import pages
-    from tests.served import door
 
-    with pages(door(client), browser) as opened:
+    with pages(client, browser) as opened:
         yield opened

@@ -54,6 +54,15 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RALES_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.fixture
+def kept_engines(place: Path, own_cache: None) -> None:
+    """Both engines of the model are in the cache, as an earlier command has left them."""
+    kept = engine_selection.engine_cache_file(load_model(place / "model.safetensors"))
+    kept.parent.mkdir(parents=True)
+    for suffix in (".onnx", ".xml", ".bin"):
+        shutil.copy(place / f"model{suffix}", kept.with_suffix(suffix))
+
+
 @pytest.fixture(scope="module")
 def waves() -> np.ndarray:
     """Noise, loud and quiet, a pure tone, clicks, silence; 11 clips, more than an engine takes at once."""
@@ -286,6 +295,7 @@ def test_answers_that_depend_on_neighbours_are_refused() -> None:
 # Which engine
 
 
+@pytest.mark.usefixtures("kept_engines")
 def test_auto_takes_the_fastest_that_agrees(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     seconds = {"torch": 0.024, "openvino": 0.008, "onnx": 0.016}  # of 8 clips
@@ -307,6 +317,7 @@ def test_auto_takes_the_fastest_that_agrees(place: Path, monkeypatch: pytest.Mon
     assert np.abs(again.probabilities(clips) - few.probabilities(clips)).max() < 1e-5
 
 
+@pytest.mark.usefixtures("kept_engines")
 @pytest.mark.parametrize("engine", ["torch", "onnx", "openvino"])
 def test_many_recordings_are_scored_side_by_side_with_the_same_answers(
     place: Path, monkeypatch: pytest.MonkeyPatch, engine: str
@@ -346,6 +357,7 @@ def test_auto_leaves_out_what_disagrees_or_is_missing(place: Path, monkeypatch: 
     assert "engine onnx is left out: not installed" in said
 
 
+@pytest.mark.usefixtures("kept_engines")
 def test_a_damaged_file_in_the_cache_is_made_again(place: Path, tmp_path: Path) -> None:
     first = load_with_engine(place / "model.safetensors", "onnx")
     (path,) = (tmp_path / "cache" / "engines").glob("*.onnx")

@@ -24,7 +24,15 @@ from rales.settings import RunSettings, Training
 from rales.training import epoch_logits, finetune, run_folder
 from rales.training.recipe import Recipe
 from tests import tiny
-from tests.run_folders import check_two_processes, furthest, lines, start_script, tensors, train_under_torchrun
+from tests.run_folders import (
+    check_two_processes,
+    furthest,
+    lines,
+    start_script,
+    tensors,
+    train_in_two_processes,
+    train_under_torchrun,
+)
 
 FILES = {"config.json", "metrics.jsonl", "predictions.csv", "last.safetensors", "best.safetensors"}
 FILES |= {"layer_weights.json", "evaluation.json", "epochs.safetensors", "done"}
@@ -574,11 +582,12 @@ for _ in range(2):  # the second time the run is finished and only returned
 """
 
 
-def test_two_processes_train_as_one(tmp_path: Path, place: Path, train: Train) -> None:
+@pytest.mark.parametrize("start", [train_in_two_processes, pytest.param(train_under_torchrun, marks=pytest.mark.slow)])
+def test_two_processes_train_as_one(tmp_path: Path, place: Path, train: Train, start: Callable[..., None]) -> None:
     # The last block is not fused, so it gets no gradient; the last batch has one row, so one process has none.
     words = ["model.layers=1", "train.batch_size=19", "train.micro_batch=4", "train.epochs=2", *PLAIN]
     train(tmp_path / "one", *words)
-    train_under_torchrun(TOGETHER, place, tmp_path / "two", *words)
+    start(TOGETHER, place, tmp_path / "two", *words)
     check_two_processes(tmp_path / "two", tmp_path / "one", FILES, weights_within=1e-4, name="best")
     figures = [run_folder.read_json(tmp_path / out / "evaluation.json") for out in ("one", "two")]
     assert figures[0]["confusion"] == figures[1]["confusion"]

@@ -175,7 +175,7 @@ def test_a_damaged_file_is_a_sentence_that_names_it(checkpoints: Path, tmp_path:
         load_m2d(path)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.integers(0, 440_000), value=st.integers(0, 255))
 def test_one_wrong_byte_never_escapes_as_anything_but_a_sentence(
     checkpoints: Path, tmp_path: Path, place: int, value: int

@@ -77,7 +77,8 @@ def test_the_file_answers_as_the_run_it_came_from(made: Path, folders: tuple[Pat
     run, file = rales.load(made / name), rales.load(made / f"{name}.safetensors")
     file.calibration = {}
     columns = [f"p_{word}" for word in run.classes]
-    there, here = (model.predict(folders[0])[columns].to_numpy() for model in (run, file))
+    some = [str(path) for path in sorted(folders[0].glob("*.wav"))[::4]]
+    there, here = (model.predict(some)[columns].to_numpy() for model in (run, file))
     assert np.abs(there - here).max() < 5e-3
 
 

@@ -85,23 +85,22 @@ def infinite_gradient(loss: Tensor, logits: Tensor) -> Tensor:
 # A training
 
 
-@pytest.mark.parametrize("lr", ["1e20", "1e30"])
 def test_a_diverged_training_stops_at_once_and_leaves_the_folder_free(
-    tmp_path: Path, place: Path, train: Train, lr: str
+    tmp_path: Path, place: Path, train: Train
 ) -> None:
     sentence = (
         r"run: the loss is nan in epoch 1, step \d; use a lower train.lr than 1e\+\d+ \(this folder can be used again"
     )
     for _ in range(2):  # the same again is the same sentence
         with pytest.raises(ValueError, match=sentence):
-            train(tmp_path / "run", f"train.lr={lr}", "train.select=test_best")
+            train(tmp_path / "run", "train.lr=1e30", "train.select=test_best")
     assert {path.name for path in (tmp_path / "run").glob("[!.]*")} <= {"config.json", "metrics.jsonl"}
     assert lines(tmp_path / "run") == []
     train(tmp_path / "run")
     check_same(tmp_path / "run", place / "run")
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
 def test_a_loss_that_is_no_number_in_a_later_epoch_keeps_the_epochs_before(
     tmp_path: Path, place: Path, train: Train, value: float
 ) -> None:

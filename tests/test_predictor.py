@@ -1,8 +1,6 @@
 """A trained model and recordings: the same cycle has one answer, wherever it is asked for."""
 
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ from rales.recipes.registry import make_recipe
 from rales.training import finetune, run_folder
 from rales.typing import Probabilities
 from tests import tiny
+from tests.run_folders import start_script
 
 COLUMNS = ["recording", "cycle", "start_s", "end_s", "label", "p_normal", "p_crackle", "p_wheeze", "p_both"]
 P = COLUMNS[5:]
@@ -505,11 +504,13 @@ model.predict(sorted(str(path) for path in Path(sys.argv[2]).glob("*.wav")))
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_an_engine_that_fails_ends_the_process_and_leaves_no_reader_waiting(place: Path, workers: str) -> None:
-    command = [sys.executable, "-c", FAILS, str(place / "run"), str(place / "data"), workers]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == 1
-    assert "ZeroDivisionError: the engine failed" in ended.stderr
+def test_an_engine_that_fails_ends_the_process_and_leaves_no_reader_waiting(
+    place: Path, workers: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    process = start_script(FAILS, place / "run", place / "data", workers)
+    process.join(60)
+    assert process.exitcode == 1
+    assert "ZeroDivisionError: the engine failed" in capfd.readouterr().err
 
 
 def test_extras_of_a_recipe_without_rows_of_its_own_reach_the_front_end() -> None:

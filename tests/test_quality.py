@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -422,19 +420,16 @@ def test_the_command_says_it(
     assert "not judged" not in out
 
 
-def test_a_batch_job_counts_it(folder: Path, checkpoint: Path, tmp_path: Path) -> None:
-    """In a process of its own, as a job starts workers."""
+@pytest.mark.usefixtures("jobs_in_this_process")
+def test_a_batch_job_counts_it(
+    folder: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     names = [str(path) for path in sorted(folder.glob("*.wav"))]
     pd.DataFrame({"path": names}).to_csv(tmp_path / "manifest.csv", index=False)
     words = ["predict", "--manifest", tmp_path / "manifest.csv", "--model", checkpoint, "--out", tmp_path / "out"]
-    done = subprocess.run(
-        [sys.executable, "-m", "rales", *map(str, words), "--processes", "1", "--json"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    code, out, err = command(capsys, *words, "--processes", "1", "--json")
+    assert code == 0, err
+    found = json.loads(out)
     cycles = pd.read_parquet(tmp_path / "out" / "cycles")
     assert found["not_judged"] == cycles["label"].isna().sum() > 0
     shutil.rmtree(tmp_path / "out")

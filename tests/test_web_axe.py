@@ -1,6 +1,8 @@
 """axe-core in the browser finds nothing serious, whatever is open and however the page looks."""
 
 import itertools
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,22 @@ def test_axe_finds_nothing_serious_in_readers_and_runs(
     expect(page.locator("#differences li")).to_have_count(1)
     assert violations(page) == []
     fits(page)
+    leave_model(place)
+    page.locator("#view-learn").click()
+    expect(page.locator("#learn-counts li")).to_have_count(4)
+    expect(page.locator("#learn-figures")).to_contain_text("0.71 (0.60 to 0.80)")
+    assert violations(page) == []
+    fits(page)
+    page.locator("#learn-use").click()
+    page.locator("#ask-text").fill(f"Ours {width}")
+    page.locator("#ask-yes").click()
+    expect(page.locator("#learned-models")).to_contain_text(f"Ours {width} second, trained on here, head only")
+    expect(page.locator("#model")).to_contain_text(f"Ours {width} (m2d_fusion, learned here)")
+    expect(page.locator("#learn-job")).to_be_hidden()
+    assert violations(page) == []
+    page.locator("#learned-models button").last.click()
+    page.locator("#ask-yes").click()
+    expect(page.locator("#model")).not_to_contain_text(f"Ours {width}")
     page.locator("#view-runs").click()
     expect(page.locator("#runs li")).to_have_count(3)
     assert violations(page) == []
@@ -100,6 +118,19 @@ def test_axe_finds_nothing_serious_in_readers_and_runs(
     expect(page.locator("#runs-note")).to_have_text("second")
     assert violations(page) == []
     fits(page)
+
+
+def leave_model(place: Path) -> None:
+    """A job that is done, as its process leaves it behind, waits for a decision."""
+    job = place / "store" / "learning"
+    job.mkdir()
+    shutil.copy(place / "runs" / "second" / "best.safetensors", job / "model.safetensors")
+    about = {"kind": "train", "model": "second", "learns": "head", "epochs": 2, "session": "x", "session_name": "Ward"}
+    (job / "task.json").write_text(json.dumps({**about, "cycles": 44, "patients": 11}))
+    measured = {"value": 0.714, "low": 0.6, "high": 0.8}
+    figure = {"name": "Score", "old": measured, "new": measured, "difference": measured}
+    result = {"figures": [figure], "cycles": 12, "patients": 3, "notes": ["a note"]}
+    (job / "result.json").write_text(json.dumps(result))
 
 
 def fits(page: Page) -> None:

@@ -12,7 +12,7 @@ from playwright.sync_api import FilePayload, Page, expect
 
 from rales.audio.open_audio import AUDIO_SUFFIXES, FFMPEG_SUFFIXES
 from rales.web import cycle_edits
-from tests.browsed import Open, drop_folder, fresh_session, labels
+from tests.browsed import Open, drop_folder, labels
 from tests.scripted import Script, script
 from tests.served import new_session, recording, until, upload
 
@@ -51,8 +51,7 @@ def session_of(client: httpx.Client, name: str) -> str:
 def test_each_recording_of_a_folder_gets_its_own_annotation(
     visits: Path, open_page: Open, client: httpx.Client
 ) -> None:
-    page = open_page()
-    fresh_session(page, "Visits")
+    page = open_page(session="Visits")
     drop_folder(page, visits)
     sent(page, 2)
     assert entries(page) == ["visits/visit1/anna", "visits/visit2/anna"]
@@ -78,8 +77,7 @@ def test_each_recording_of_a_folder_gets_its_own_annotation(
 
 def test_two_annotations_for_one_recording_are_refused(visits: Path, open_page: Open) -> None:
     (visits / "visit1" / "anna.TXT").write_text(LINES["visit2"])
-    page = open_page()
-    fresh_session(page, "Two for one")
+    page = open_page(session="Two for one")
     drop_folder(page, visits)
     sent(page, 1)
     assert entries(page) == ["visits/visit2/anna"]
@@ -95,8 +93,7 @@ def test_what_comes_late_is_shown_before_it_counts_and_what_comes_twice_is_said(
     text = visits / "visit1" / "anna.txt"
     lines = text.read_text()
     text.unlink()
-    page = open_page(forgiven=("409",))
-    fresh_session(page, "Late")
+    page = open_page(session="Late", forgiven=("409",))
     drop_folder(page, visits)
     sent(page, 2)
     text.write_text(lines)
@@ -148,8 +145,7 @@ def test_an_annotation_is_read_without_being_kept(place: Path, client: httpx.Cli
 
 
 def test_the_same_files_again_are_not_added_again(place: Path, open_page: Open) -> None:
-    page = open_page(forgiven=("409",))
-    fresh_session(page, "Again")
+    page = open_page(session="Again", forgiven=("409",))
     page.set_input_files("#files", [recording(place, 0), recording(place, 1)])
     sent(page, 2)
     page.set_input_files("#files", [recording(place, 0), recording(place, 2)])
@@ -165,8 +161,7 @@ def test_files_of_other_kinds_are_named(place: Path, tmp_path: Path, open_page: 
         (folder / name).write_bytes(b"no sound")
     (folder / "BREATH.WAV").write_bytes(recording(place).read_bytes())
     (folder / "breath.txt").write_text("0 4 1 1\n")
-    page = open_page()
-    fresh_session(page, "Mixed")
+    page = open_page(session="Mixed")
     drop_folder(page, folder)
     sent(page, 1)
     assert entries(page) == ["mixed/BREATH"]
@@ -184,8 +179,7 @@ def test_every_kind_that_the_service_reads_is_sent(place: Path, open_page: Open,
     limits = client.get("/limits").json()
     assert limits["suffixes"] == list(AUDIO_SUFFIXES)
     assert set(limits["suffixes"]) > set(FFMPEG_SUFFIXES)
-    page = open_page()
-    fresh_session(page, "Kinds")
+    page = open_page(session="Kinds")
     content = recording(place).read_bytes()
     files: list[FilePayload] = [
         {"name": f"a{number}{suffix}", "mimeType": "", "buffer": content}
@@ -193,7 +187,7 @@ def test_every_kind_that_the_service_reads_is_sent(place: Path, open_page: Open,
     ]
     with page.expect_response(lambda answer: "/recordings" in answer.url and answer.request.method == "POST"):
         page.set_input_files("#files", files)
-    expect(page.locator("#progress")).to_be_hidden()
+    expect(page.locator("#progress")).to_be_hidden(timeout=60_000)
     expect(page.locator("#refused")).not_to_contain_text("not a recording that is known here")
     taken = page.locator("#list li").count() + page.locator("#refused li").count()
     assert taken == len(files)
@@ -208,8 +202,7 @@ def test_equal_names_without_a_folder_are_not_guessed_at(place: Path, open_page:
     texts: list[FilePayload] = [
         {"name": "anna.txt", "mimeType": "text/plain", "buffer": lines.encode()} for lines in LINES.values()
     ]
-    page = open_page()
-    fresh_session(page, "Picker")
+    page = open_page(session="Picker")
     page.set_input_files("#files", [*sounds, *texts])
     expect(page.locator("#refused li")).to_have_count(2)
     expect(page.locator("#refused li").first).to_contain_text("anna.wav: 2 annotations came along")

@@ -43,8 +43,7 @@ class Held:
 
 def begun(open_page: Open, place: Path, name: str, *numbers: int, **options: Any) -> Page:
     """-> the page with a fresh session of annotated recordings, of which one is open."""
-    page = open_page(**options)
-    fresh_session(page, name)
+    page = open_page(session=name, **options)
     paths = [recording(place, number) for number in numbers or (0,)]
     choose(page, *paths, *(path.with_suffix(".txt") for path in paths))
     expect(page.locator("#list li")).to_have_count(len(paths))
@@ -363,8 +362,7 @@ def test_the_next_recording_is_the_next_of_the_list_that_was_left(place: Path, o
 
 
 def test_uploads_stay_with_the_session_of_their_drop(place: Path, open_page: Open, client: httpx.Client) -> None:
-    page = open_page()
-    fresh_session(page, "Dropped here")
+    page = open_page(session="Dropped here")
     held = Held(page, "**/sessions/*/recordings", method="POST")
     page.set_input_files("#files", [recording(place, number) for number in range(3)])
     held.wait(page, 2)
@@ -398,14 +396,17 @@ def test_probabilities_stay_with_the_recording_they_were_asked_for(
     )
 
 
-@pytest.mark.parametrize("what", ["answers", "spectrogram"])
-def test_what_comes_late_of_a_recording_that_was_left_is_not_shown(place: Path, open_page: Open, what: str) -> None:
-    page = begun(open_page, place, f"Late {what}", 0, 1, 2)
-    names = page.locator("#list .entry-name").all_inner_texts()
-    start = page.locator("#name").inner_text()
+def test_what_comes_late_of_a_recording_that_was_left_is_not_shown(place: Path, open_page: Open) -> None:
+    page = begun(open_page, place, "Late", 0, 1, 2)
     page.get_by_role("button", name="Model", exact=True).click()  # the picture that the service makes
-    late, wanted = [name for name in names if name != start]
-    pattern = re.compile(r"/recordings/\w+$" if what == "answers" else r"/recordings/\w+/spectrogram$")
+    nothing_late_is_shown(page, re.compile(r"/recordings/\w+/spectrogram$"))
+    nothing_late_is_shown(page, re.compile(r"/recordings/\w+$"))
+
+
+def nothing_late_is_shown(page: Page, pattern: re.Pattern[str]) -> None:
+    """Of another recording what fits the pattern is asked for, and comes when a third one is open."""
+    start = page.locator("#name").inner_text()
+    late, wanted = [name for name in page.locator("#list .entry-name").all_inner_texts() if name != start]
     held = Held(page, pattern)
     page.locator("#list .entry", has_text=late).click()
     held.wait(page)

@@ -14,7 +14,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from rales.web import example
-from tests.browsed import Open, answered, choose, drop, fresh_session, labels, plays, saved, times
+from tests.browsed import Open, answered, choose, drop, labels, plays, saved, times
 from tests.served import recording
 
 RATE_HZ = 8000
@@ -48,8 +48,7 @@ def sounds(place: Path) -> Path:
 
 def test_axes_zoom_pull_and_new_cycles(place: Path, open_page: Open) -> None:
     """A tone and a click lie where they are, to a pixel; the wheel zooms at the pointer, a drag pulls, Shift marks."""
-    page = open_page(color_scheme="dark")
-    fresh_session(page, "Axes")
+    page = open_page(session="Axes", color_scheme="dark")
     path = sounds(place)
     drop(page, path, path.with_suffix(".txt"))
     image = drawn(page)
@@ -106,8 +105,7 @@ def view(page: Page) -> tuple[float, float]:
 
 
 def test_a_drag_ends_with_its_recording(place: Path, open_page: Open, client: httpx.Client) -> None:
-    page = open_page()
-    fresh_session(page, "Drag")
+    page = open_page(session="Drag")
     choose(page, sounds(place), sounds(place).with_suffix(".txt"))
     choose(page, recording(place))
     expect(page.locator("#list .entry")).to_have_count(2)
@@ -134,8 +132,7 @@ def test_a_drag_ends_with_its_recording(place: Path, open_page: Open, client: ht
 
 def test_events_are_marked_changed_saved_and_read_back(place: Path, open_page: Open, client: httpx.Client) -> None:
     """A box lies on the tone that it was drawn around; labels follow events until a person has judged."""
-    page = open_page()
-    fresh_session(page, "Events")
+    page = open_page(session="Events")
     path = sounds(place)
     drop(page, path, path.with_suffix(".txt"))
     box = page.locator("#picture").bounding_box()
@@ -222,8 +219,7 @@ def test_events_are_marked_changed_saved_and_read_back(place: Path, open_page: O
 
 def test_silence_is_dark(place: Path, open_page: Open) -> None:
     soundfile.write(place / "zeros.wav", np.zeros(4 * RATE_HZ), RATE_HZ)
-    page = open_page(color_scheme="dark")
-    fresh_session(page, "Silence")
+    page = open_page(session="Silence", color_scheme="dark")
     page.set_input_files("#files", place / "zeros.wav")
     expect(page.locator("#facts")).to_contain_text("silence")
     for preset in ("Wheeze", "Crackle", "Model"):
@@ -234,8 +230,7 @@ def test_silence_is_dark(place: Path, open_page: Open) -> None:
 
 def test_the_empty_page_is_the_instrument(place: Path, open_page: Open, client: httpx.Client) -> None:
     """With a simulated recording of which it is known what each breath holds; what is done to it is not kept."""
-    page = open_page(color_scheme="dark")
-    fresh_session(page, "Empty")
+    page = open_page(session="Empty", color_scheme="dark")
     expect(page.locator("#name")).to_have_text(example.NAME)
     expect(page.locator("#clock")).to_contain_text("/ 0:20.0")
     expect(page.locator("#empty")).to_be_visible()
@@ -258,8 +253,7 @@ def test_the_empty_page_is_the_instrument(place: Path, open_page: Open, client: 
 
 def test_the_review_takes_one_key_a_cycle(place: Path, open_page: Open, client: httpx.Client) -> None:
     """It lands on the least certain cycle and loops it; a label leads on, through all recordings; undo leads back."""
-    page = open_page()
-    fresh_session(page, "Review")
+    page = open_page(session="Review")
     choose(page, recording(place), recording(place, 1), *(recording(place, n).with_suffix(".txt") for n in (0, 1)))
     expect(page.locator("#list li")).to_have_count(2)
     expect(page.locator("#count")).not_to_contain_text("wait")
@@ -305,8 +299,7 @@ def test_the_review_takes_one_key_a_cycle(place: Path, open_page: Open, client: 
 
 
 def test_four_zones_fit_and_the_telephone_shows_one_at_a_time(place: Path, open_page: Open) -> None:
-    page = open_page(viewport={"width": 1440, "height": 900})
-    fresh_session(page, "Zones")
+    page = open_page(session="Zones", viewport={"width": 1440, "height": 900})
     choose(page, recording(place), recording(place, 1))
     for width, height in ((1440, 900), (2560, 1440), (1100, 700)):
         page.set_viewport_size({"width": width, "height": height})
@@ -337,8 +330,7 @@ def test_four_zones_fit_and_the_telephone_shows_one_at_a_time(place: Path, open_
 
 def test_two_readers_are_blind_until_they_decide(place: Path, open_page: Open) -> None:
     """Nothing on the page says what the file, the model or another reader calls a cycle that is not decided."""
-    page = open_page(viewport={"width": 1440, "height": 900}, bypass_csp=True)
-    fresh_session(page, "Readers")
+    page = open_page(session="Readers", viewport={"width": 1440, "height": 900}, bypass_csp=True)
     sound = recording(place)
     choose(page, sound, sound.with_suffix(".txt"))
     lanes, said = page.locator("#lanes"), page.locator("#said-by")
@@ -425,8 +417,7 @@ def test_a_recording_is_made_and_kept_when_its_device_is_unplugged(
     place: Path, open_page: Open, client: httpx.Client
 ) -> None:
     """A microphone that the browser refuses, then one that plays a tone of 200 Hz, -23 dBFS, until it is gone."""
-    page = open_page()
-    fresh_session(page, "Live")
+    page = open_page(session="Live")
     page.evaluate(f"({MICROPHONE})()")
     page.locator("#record").click()
     page.locator("#live-name").fill("101_tone")

@@ -19,7 +19,7 @@ from rales.web import STATIC, cycle_edits, stored_rows
 from tests import tiny
 from tests.browsed import choose, pages, saved
 from tests.scripted import Script, script
-from tests.served import door, new_session, served, upload
+from tests.served import new_session, served, upload
 
 OWN = LabelSet(("healthy", "rhonchi", "stridor"))
 FINDINGS = LabelSet(("crackle", "stridor", "squawk"), independent=True)
@@ -42,10 +42,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def client(place: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
-    """Of a service of the model that the test names, with a store of its own."""
-    with served(place, folder=tmp_path / "store", model=str(place / "runs" / request.param)) as client:
+@pytest.fixture(scope="module")
+def client(place: Path, request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
+    """Of a service of the model that the test names; pytest runs the tests of one model together."""
+    with served(place, folder=place / f"store-{request.param}", model=str(place / "runs" / request.param)) as client:
         yield client
 
 
@@ -126,33 +126,30 @@ def test_independent_classes_are_a_set_of_names(place: Path, client: httpx.Clien
 def test_another_label_set_mislabels_nothing(place: Path, tmp_path: Path) -> None:
     """Cycles with its labels are refused with a sentence, and are there again when their model is."""
 
-    def standing(model: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        with served(place, folder=tmp_path / "store", model=str(place / "runs" / model)) as client:
-            found = [client.get(f"/recordings/{recording}").json() for recording in (edited, untouched)]
-            return found[0], found[1:]
+    def standing(client: httpx.Client) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        found = [client.get(f"/recordings/{recording}").json() for recording in (edited, untouched)]
+        return found[0], found[1:]
 
     with served(place, folder=tmp_path / "store", model=str(place / "runs" / "own")) as client:
         session = new_session(client)
         edited, untouched = (upload(client, session, sound(place))["id"] for _ in range(2))
         assert annotate(client, edited, "stridor", "healthy").status_code == 201
-    before = standing("own")
-    foreign, _ = standing("icbhi")
-    assert (foreign["status"], foreign["cycles"], foreign["scores"]) == ("failed", [], {})
-    assert (
-        "its cycles are of a model of other classes (cycle 1 has the label 'stridor', expected normal"
-        in foreign["problem"]
-    )
+        before = standing(client)
     with served(place, folder=tmp_path / "store", model=str(place / "runs" / "icbhi")) as client:
+        foreign, _ = standing(client)
+        assert (foreign["status"], foreign["cycles"], foreign["scores"]) == ("failed", [], {})
+        assert (
+            "its cycles are of a model of other classes (cycle 1 has the label 'stridor', expected normal"
+            in foreign["problem"]
+        )
         assert client.get(f"/recordings/{edited}/export?format=csv").status_code == 409
         assert client.post(f"/recordings/{edited}/revisions/1/restore").status_code == 404
         assert client.post(f"/recordings/{edited}/predictions").status_code == 200  # writes nothing over what stands
-    assert standing("own") == before
+    with served(place, folder=tmp_path / "store", model=str(place / "runs" / "own")) as client:
+        assert standing(client) == before
 
 
-@pytest.mark.parametrize("client", ["icbhi"], indirect=True)
-def test_a_model_of_other_classes_answers_programs_but_no_session(
-    place: Path, client: httpx.Client, tmp_path: Path
-) -> None:
+def test_a_model_of_other_classes_answers_programs_but_no_session(place: Path, tmp_path: Path) -> None:
     path = sound(place)
     with served(place, folder=tmp_path / "both", model=str(place / "runs" / "icbhi"), runs=place / "runs") as client:
         listed = {each["name"]: each["classes"] for each in client.get("/models").json()}
@@ -288,14 +285,20 @@ def labels_of(client: httpx.Client) -> list[str]:
     return [cycle["label"] for cycle in client.get(f"/recordings/{facts['id']}").json()["cycles"]]
 
 
+def remove_sessions(client: httpx.Client) -> None:
+    for session in client.get("/sessions").json():
+        assert client.delete(f"/sessions/{session['id']}").status_code == 204
+
+
 def options(page: Page, field: str) -> list[str]:
     return [str(option.get_attribute("value")) for option in page.locator(f"{field} option").all()]
 
 
 @pytest.mark.parametrize("client", ["own"], indirect=True)
 def test_three_classes_on_the_page(place: Path, client: httpx.Client, browser: Browser) -> None:
-    with pages(door(client), browser) as opened:
-        page = opened()
+    remove_sessions(client)
+    with pages(client, browser) as opened:
+        page = opened()  # which begins a session with the first recording
         choose(page, sound(place))
         assert [item.inner_text() for item in page.locator("#classes li").all()] == [
             "H Healthy",
@@ -319,8 +322,9 @@ def test_three_classes_on_the_page(place: Path, client: httpx.Client, browser: B
 @pytest.mark.parametrize("client", ["findings"], indirect=True)
 def test_independent_classes_on_the_page(place: Path, client: httpx.Client, browser: Browser) -> None:
     """A key or a button of a class says that the cycle has it or has it not."""
-    with pages(door(client), browser) as opened:
-        page = opened()
+    remove_sessions(client)
+    with pages(client, browser) as opened:
+        page = opened()  # which begins a session with the first recording
         choose(page, sound(place))
         row = page.locator("#rows tr").first
         row.locator("th button").focus()

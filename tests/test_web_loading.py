@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browsed import Open, labels, plays, saved
 from tests.test_web_edits import FAILED, Held, begun, kept
@@ -131,22 +131,26 @@ def test_of_two_openings_the_last_one_counts(place: Path, open_page: Open, clien
     assert bytes(heard) == client.get(f"/recordings/{kept(client, 'Overtaken', first)['id']}/audio").content
 
 
-@pytest.mark.parametrize("status", [404, 500, None])
-def test_a_sound_that_does_not_come_leaves_the_player_empty(place: Path, open_page: Open, status: int | None) -> None:
-    page, _, second = two(open_page, place, f"Failed {status}", forgiven=(*FAILED, "404", "500"))
+def test_a_sound_that_does_not_come_leaves_the_player_empty(place: Path, open_page: Open) -> None:
+    page, _, second = two(open_page, place, "Failed", forgiven=(*FAILED, "404", "500"))
     detail = '{"detail": "the service cannot use its folder"}'
-    page.route(
-        "**/audio",
-        lambda route: route.abort() if status is None else route.fulfill(status=status, body=detail),
-    )
-    page.locator("#list .entry", has_text=second).click()
-    why = "does not answer" if status is None else "cannot use its folder"
-    expect(page.locator("#alert")).to_contain_text(why if status is None else re.compile("folder|500|404"))
-    everything_that_plays_or_labels(page)
-    assert page.evaluate("window.played") == []
-    expect(page.locator("#loading")).to_contain_text(f"{second} could not be loaded; open it again to try once more.")
-    expect(page.locator("#loading")).to_contain_text(why)
-    expect(page.locator("#play")).to_be_disabled()
+    status: int | None = None
+
+    def fail(route: Route) -> None:
+        route.abort() if status is None else route.fulfill(status=status, body=detail)
+
+    page.route("**/audio", fail)
+    for status in (404, 500, None):
+        with page.expect_request("**/audio"):
+            page.locator("#list .entry", has_text=second).click()
+        why = "does not answer" if status is None else "cannot use its folder"
+        expect(page.locator("#alert")).to_contain_text(why if status is None else re.compile("folder|500|404"))
+        everything_that_plays_or_labels(page)
+        assert page.evaluate("window.played") == []
+        lost = f"{second} could not be loaded; open it again to try once more."
+        expect(page.locator("#loading")).to_contain_text(lost)
+        expect(page.locator("#loading")).to_contain_text(why)
+        expect(page.locator("#play")).to_be_disabled()
     page.unroute("**/audio")
     page.locator("#list .entry", has_text=second).click()
     expect(page.locator("#play")).to_be_enabled()

@@ -12,15 +12,14 @@ from scipy import signal
 
 from rales import __version__
 from rales.web import STATIC
-from tests.browsed import Open, answered, choose, drop, export, fresh_session, labels, plays, saved, times
+from tests.browsed import Open, answered, choose, drop, export, labels, plays, saved, times
 from tests.served import recording, until
 
 # From the drop to the export
 
 
 def test_look_listen_judge_correct(place: Path, open_page: Open, client: httpx.Client) -> None:
-    page, path = open_page(), recording(place)
-    fresh_session(page, "Ward 1")
+    page, path = open_page(session="Ward 1"), recording(place)
     drop(page, path, path.with_suffix(".txt"))
     truth = [line.split() for line in path.with_suffix(".txt").read_text().splitlines()]
     words = {("0", "0"): "normal", ("1", "0"): "crackle", ("0", "1"): "wheeze", ("1", "1"): "both"}
@@ -97,8 +96,7 @@ def drag_a_boundary(page: Page) -> None:
 
 
 def test_with_the_keyboard_alone(place: Path, open_page: Open) -> None:
-    page = open_page()
-    fresh_session(page, "Keys")
+    page = open_page(session="Keys")
     (place / "whole.wav").write_bytes(recording(place, 1).read_bytes())
     (place / "whole.txt").write_text("0 4 0 0\n")
     choose(page, place / "whole.wav", place / "whole.txt")
@@ -142,8 +140,7 @@ def test_with_the_keyboard_alone(place: Path, open_page: Open) -> None:
 
 
 def test_loop_zoom_and_the_picture(place: Path, open_page: Open) -> None:
-    page = open_page()
-    fresh_session(page, "Loop")
+    page = open_page(session="Loop")
     choose(page, recording(place), recording(place).with_suffix(".txt"))
     page.get_by_role("button", name="Loop cycle").click()
     page.get_by_role("button", name="Play cycle 1").click()
@@ -225,8 +222,7 @@ def test_what_is_heard_is_filtered_and_measured_as_the_standards_say(open_page: 
 
 def test_themes_are_one_set_of_colours(place: Path, open_page: Open) -> None:
     """As the system has it, or as chosen; the strip, which is painted, follows without a reload."""
-    page = open_page(color_scheme="dark")
-    fresh_session(page, "Themes")
+    page = open_page(session="Themes", color_scheme="dark")
     choose(page, recording(place))
     dark, light = (141, 154, 166), (107, 122, 134)
     until(lambda: dark in painted(page))
@@ -259,8 +255,7 @@ def painted(page: Page) -> set[tuple[int, ...]]:
 
 
 def test_the_list_and_the_review(place: Path, open_page: Open) -> None:
-    page = open_page()
-    fresh_session(page, "Many")
+    page = open_page(session="Many")
     (place / "broken.wav").write_bytes(b"no sound")
     choose(page, *(recording(place, number) for number in range(3)), place / "broken.wav")
     expect(page.locator("#refused")).to_contain_text("broken: not a readable audio file")
@@ -284,8 +279,7 @@ def test_the_list_and_the_review(place: Path, open_page: Open) -> None:
 
 def test_two_models_and_the_threshold(place: Path, open_page: Open) -> None:
     """Each has its lane; the page says which version and which weights answer."""
-    page = open_page()
-    fresh_session(page, "Two")
+    page = open_page(session="Two")
     choose(page, recording(place), recording(place).with_suffix(".txt"))
     page.locator("#compare").select_option("second")
     expect(page.locator("#rows .answer")).to_have_count(8)

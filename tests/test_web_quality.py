@@ -11,7 +11,7 @@ import soundfile
 from playwright.sync_api import expect
 
 import rales
-from tests.browsed import Open, drop, fresh_session
+from tests.browsed import Open, drop
 from tests.served import new_session, recording, upload
 from tests.test_quality import breathing, noise
 
@@ -62,8 +62,7 @@ def test_notes_on_a_file_are_told(client: httpx.Client, place: Path, unfinished:
 
 
 def test_the_page_shows_notes_on_a_file(open_page: Open, place: Path, unfinished: Path) -> None:
-    page = open_page()
-    fresh_session(page, "Notes")
+    page = open_page(session="Notes")
     drop(page, unfinished)
     expect(page.locator("#notes")).to_have_text(f"{NOTE}.")
     drop(page, recording(place))
@@ -117,8 +116,7 @@ def test_annotated_recordings_keep_their_cycles(client: httpx.Client, sounds: Pa
 
 
 def test_the_page_says_why_and_puts_it_first(place: Path, open_page: Open, sounds: Path) -> None:
-    page = open_page()
-    fresh_session(page, "Ward 7")
+    page = open_page(session="Ward 7")
     breath = recording(place)
     drop(page, breath, breath.with_suffix(".txt"))
     drop(page, sounds / "dead.wav")

@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 from rales.data.reader import Cycle
 from rales.labels import ICBHI
 from rales.web import cycle_edits
-from tests.browsed import Open, choose, fresh_session, saved, times
+from tests.browsed import Open, choose, saved, times
 from tests.scripted import Script, script
 from tests.served import new_session, recording, upload
 
@@ -149,13 +149,12 @@ def three_cycles(page: Page, place: Path, name: str) -> None:
     """A recording whose annotation has times that no millisecond is equal to."""
     (place / f"{name}.wav").write_bytes(recording(place).read_bytes())
     (place / f"{name}.txt").write_text("0.00012 1.30047 0 0\n1.30047 2.70031 1 0\n2.70031 3.99962 0 1\n")
-    fresh_session(page, name)
     choose(page, place / f"{name}.wav", place / f"{name}.txt")
 
 
 @pytest.mark.parametrize("how", ["typed", "dragged"])
 def test_a_boundary_moved_past_its_neighbour_is_saved(place: Path, open_page: Open, how: str) -> None:
-    page = open_page(forgiven=("422",))
+    page = open_page(session=f"Past {how}", forgiven=("422",))
     three_cycles(page, place, f"Past {how}")
     if how == "typed":
         page.get_by_label("End of cycle 2 in seconds").fill("50")

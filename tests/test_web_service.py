@@ -361,22 +361,21 @@ def test_too_many_are_told_to_come_back(place: Path, tmp_path: Path, monkeypatch
     ],
 )
 def test_a_model_that_fails_is_a_sentence(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, words: str
+    place: Path, client: httpx.Client, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, words: str
 ) -> None:
     def fails(*_: Any) -> Any:
         raise error
 
     path = recording(place)
-    with served(place, folder=tmp_path) as client:
-        with monkeypatch.context() as patched:
-            patched.setattr(model_answers, "predict_file", fails)
-            answer = client.post("/predict", files={"audio": (path.name, path.read_bytes())})
-            assert (answer.status_code, words in answer.json()["detail"]) == (status, True), answer.text
-            facts = upload(client, new_session(client), path)
-            assert (facts["status"], words in facts["problem"]) == ("failed", True)
-            again = client.post(f"/recordings/{facts['id']}/predictions")
-            assert (again.status_code, words in again.json()["detail"]) == (status, True)
-        assert client.post("/predict", files={"audio": (path.name, path.read_bytes())}).status_code == 200
+    with monkeypatch.context() as patched:
+        patched.setattr(model_answers, "predict_file", fails)
+        answer = client.post("/predict", files={"audio": (path.name, path.read_bytes())})
+        assert (answer.status_code, words in answer.json()["detail"]) == (status, True), answer.text
+        facts = upload(client, new_session(client), path)
+        assert (facts["status"], words in facts["problem"]) == ("failed", True)
+        again = client.post(f"/recordings/{facts['id']}/predictions")
+        assert (again.status_code, words in again.json()["detail"]) == (status, True)
+    assert client.post("/predict", files={"audio": (path.name, path.read_bytes())}).status_code == 200
 
 
 def test_one_that_cannot_be_marked_does_not_end_the_line() -> None:
@@ -398,7 +397,7 @@ def test_one_that_cannot_be_marked_does_not_end_the_line() -> None:
 # Starting
 
 
-@pytest.mark.parametrize("form", ["onnx", "openvino"])
+@pytest.mark.parametrize("form", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_an_artefact_of_export_is_served(place: Path, tmp_path: Path, form: str, model: Predictor) -> None:
     for package in ("onnxruntime", "onnxscript") if form == "onnx" else ("openvino",):
         pytest.importorskip(package)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rales.evaluation.bootstrap import bootstrap_t, half_width
+from rales.evaluation.bootstrap import bootstrap_t, half_width, linearised_error, sum_by_patient
 from rales.evaluation.metrics import require_equal_length, safe_ratio
 from rales.labels import MOST_CLASSES
 from rales.typing import FloatArray
@@ -149,16 +149,13 @@ def _estimate(
     """Agreeing judgements of each cycle (N,), labels that the one and the other side gave (N, K) -> the figure."""
     if len(agreeing) == 0:
         raise ValueError("no cycle was judged by the readers together; give annotations of the same recordings")
-    distinct, place = np.unique(names, return_inverse=True)
-    rows = np.zeros((len(distinct), 1 + 2 * first.shape[1]))
-    np.add.at(rows, place, np.concatenate([agreeing[:, None], first, second], axis=1))
-
+    rows = sum_by_patient(np.concatenate([agreeing[:, None], first, second], axis=1), names)
     figures = partial(_kappa_and_error, is_alpha=is_alpha)
     (value,), (error,), deviations = bootstrap_t(rows, resamples, seed, figures)
     half = half_width(deviations[:, 0], error, units=len(rows), level=level) if error > 0 else np.nan
     low, high = np.maximum(value - half, -1), np.minimum(value + half, 1)
     share = agreeing.sum() / first.sum()
-    return Agreement(float(value), float(low), float(high), float(share), len(agreeing), len(distinct))
+    return Agreement(float(value), float(low), float(high), float(share), len(agreeing), len(rows))
 
 
 def _kappa_and_error(sums: FloatArray, units: int, width: int, *, is_alpha: bool) -> tuple[FloatArray, FloatArray]:
@@ -180,9 +177,5 @@ def _kappa_and_error(sums: FloatArray, units: int, width: int, *, is_alpha: bool
     slope[..., 1 : 1 + classes] = ratio[..., None] * (2 * total[..., None] - second) - (2 * total - agreeing)[..., None]
     slope[..., 1 + classes :] = -ratio[..., None] * first
     slope *= safe_ratio(rest, expected)[..., None]
-
-    products = sums[..., width:].reshape(*sums.shape[:-1], width, width)
-    variance = np.einsum("...i,...ij,...j->...", slope, products, slope)
-    variance = np.where(variance < 1e-14, 0, variance)  # what is 0 but for rounding; NaN stays
-    correction = units / (units - 1) if units > 1 else np.nan
-    return (1 - rest * ratio)[..., None], np.sqrt(variance * correction)[..., None]
+    error = linearised_error(slope[..., None, :], sums, units)
+    return (1 - rest * ratio)[..., None], error

@@ -12,7 +12,7 @@ at all (se* = 0) and the rest would promise too much. Percentile and BCa interva
 
 from collections.abc import Callable, Sequence
 from math import ceil, inf, nan, sqrt
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,10 +20,6 @@ from numpy.typing import ArrayLike, NDArray
 from rales.evaluation.metrics import as_labels, require_equal_length, safe_ratio
 from rales.labels import MOST_CLASSES
 from rales.typing import FloatArray
-
-if TYPE_CHECKING:
-    pass
-
 
 FIGURES: Final = ("specificity", "sensitivity", "score")
 # (..., width + width²) sums of rows and of their products, units, width -> figures (..., F) and their errors (..., F)
@@ -298,10 +294,13 @@ def _counts_per_unit(
         right -= predictions[1] == labels
     normal = (labels == 0).astype(np.int64)
     cycles = np.stack([right * normal, normal, right * (1 - normal), 1 - normal], axis=1)
-    if not cluster:
-        return cycles
+    return sum_by_patient(cycles, names) if cluster else cycles
+
+
+def sum_by_patient(cycles: NDArray[Any], names: NDArray[Any]) -> NDArray[Any]:
+    """Rows of N cycles (N, width) and the patient of each (N,) -> rows of U patients (U, width)."""
     distinct, place = np.unique(names, return_inverse=True)
-    rows = np.zeros((len(distinct), 4), dtype=np.int64)
+    rows: NDArray[Any] = np.zeros((len(distinct), cycles.shape[1]), cycles.dtype)
     np.add.at(rows, place, cycles)
     return rows
 
@@ -346,13 +345,21 @@ def _scores_and_errors(sums: FloatArray, units: int, width: int = 4) -> tuple[Fl
         slope[..., [0, 1], [start, start + 2]] = sign * safe_ratio(np.ones_like(total), total)
         slope[..., [0, 1], [start + 1, start + 3]] = -sign * safe_ratio(share, total)
     slope[..., 2, :] = slope[..., :2, :].mean(axis=-2)
+    figures = np.concatenate([ratio, ratio.mean(axis=-1, keepdims=True)], axis=-1)
+    return figures, linearised_error(slope, sums, units)
+
+
+def linearised_error(slope: FloatArray, sums: FloatArray, units: int) -> FloatArray:
+    """Derivatives of figures by the sums (..., F, width), those sums and those of products (..., width + width²) ->
+    standard errors of the figures (..., F)."""
+    width = slope.shape[-1]
     products = sums[..., width:].reshape(*sums.shape[:-1], width, width)
     variance = np.einsum("...ki,...ij,...kj->...k", slope, products, slope)
-    # What is left of a variance that is 0 but for rounding; one cycle in a million has 1e-12.
+    # What is left of a variance that is 0 but for rounding; one cycle in a million has 1e-12. NaN stays.
     variance[variance < 1e-14] = 0
     correction = units / (units - 1) if units > 1 else nan
-    figures = np.concatenate([ratio, ratio.mean(axis=-1, keepdims=True)], axis=-1)
-    return figures, np.sqrt(variance * correction)
+    error: FloatArray = np.sqrt(variance * correction)
+    return error
 
 
 def _observed_statistic(difference: float, standard_error: float) -> float:

@@ -202,6 +202,11 @@ def name_sets(possible: NDArray[np.bool_], label_set: LabelSet = ICBHI) -> list[
     ]
 
 
+def has_several_labels(word: str) -> bool:
+    """A word of `name_sets` -> whether that set leaves more than one answer open."""
+    return word == ANY or _OR in word or any(part.endswith("?") for part in word.split(JOINED))
+
+
 def measure_sets(
     probabilities: Probabilities,
     class_numbers: IntArray,

@@ -151,16 +151,24 @@ def check_cycles(rows: pd.DataFrame, label_set: LabelSet) -> None:
             "new recordings: fill in the column patient",
             patients,
         )
+    if problem := describe_missing_finding(rows, label_set):
+        raise ValueError(problem)
+
+
+def describe_missing_finding(rows: pd.DataFrame, label_set: LabelSet) -> str:
+    """Labelled cycles -> what is missing for a threshold of each finding: a class that nobody has; "" if nothing is."""
     targets = label_set.make_targets(rows["label"].tolist())
     there = targets == 1 if label_set.independent else targets[:, None] == np.arange(len(label_set))
     counts = {name: int(there[:, list(numbers)].sum()) for name, numbers in label_set.findings.items()}
     counts = {label_set.normal: int((label_set.encode_rows(targets) == 0).sum()), **counts}
-    if missing := [name for name, count in counts.items() if not count]:
-        found = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise ValueError(
-            f"none of the {len(rows)} labelled cycles is {missing[0]} ({found}); a threshold for it needs some, so add "
-            "patients who have it"
-        )
+    missing = [name for name, count in counts.items() if not count]
+    if not missing:
+        return ""
+    found = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return (
+        f"none of the {len(rows)} labelled cycles is {missing[0]} ({found}); a threshold for it needs some, so add "
+        "patients who have it"
+    )
 
 
 def refuse_trained_patients(rows: pd.DataFrame, record: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from rales.web import (
     routes_events,
     routes_example,
     routes_exports,
+    routes_learn,
     routes_live,
     routes_predict,
     routes_projects,
@@ -81,6 +82,7 @@ def create_app(settings: Settings) -> SecurityMiddleware:
     routes_projects.add_project_routes(app, service)
     routes_segments.add_segment_routes(app, service)
     routes_events.add_event_routes(app, service)
+    routes_learn.add_learn_routes(app, service)
     routes_live.add_live_routes(app, service)
     add_page(app, service.label_set)
     add_token(app)

@@ -119,6 +119,7 @@ def with_scores(cycles: Sequence[Row], scored: Sequence[Row], label_set: LabelSe
                 "label": cycle["label"],
                 **{name: answer.get(name) for name in label_set.columns},
                 "model_label": answer.get("label"),
+                "prediction_set": answer.get("prediction_set", ""),
                 "confirmed": bool(cycle.get("confirmed")),
                 "unusable": bool(cycle.get("unusable")),
             }

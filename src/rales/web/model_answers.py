@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rales.audio import io, quality
+from rales.data import icbhi
 from rales.evaluation import predictions
+from rales.evaluation.predictions import Decision
 from rales.files.json_files import to_jsonable
 from rales.inference import attribution, audio_reader
 from rales.inference.predictor import Predictor
@@ -24,19 +27,33 @@ LOWEST_HZ, HIGHEST_HZ = 50.0, 8000.0  # of every front-end's log-mel
 LOGMEL_EPSILON = float(np.finfo(np.float32).eps)  # under its logarithm, so that silence has one
 FULL_SCALE_DB = 24.0  # of its loudest band, for a sine of full scale
 LEVEL_DB = 0.5
+COVERAGE = 0.9  # of the sets of labels, on average over patients
 SHORTEST_LOGMEL = 400  # samples that one spectrum takes
 
 
 def predict_file(model: Predictor, sound: Path, recording: str) -> list[Row]:
     """Decoded sound, and an annotation if one lies beside it -> a row per cycle with the columns of `rales predict`."""
-    table = model.predict([sound])
+    table = model.predict([sound], decision=decide(model, recording))
     table["recording"], table["path"] = recording, recording
     rows: list[Row] = [to_jsonable(row) for row in table.to_dict("records")]
     return rows
 
 
-def score_spans(model: Predictor, sound: Path, spans: Sequence[Span]) -> list[Row]:
-    """Decoded sound and stretches (start, end) in seconds -> start_s, end_s, label and p_… of each, quality and reason.
+def decide(model: Predictor, recording: str) -> Decision:
+    """A model, and a recording by whose name its device is known -> how its answers are decided, with sets of labels
+    where patients have taught the model some."""
+    learned = (model.calibration.get("conformal") or {}).get("pooled", {}).get("least", {})
+    if str(COVERAGE) not in learned:
+        return model.decision()
+    decision = model.decision(sets=COVERAGE)
+    assert decision.sets is not None
+    (least,) = decision.sets.find_least([icbhi.device_of(recording)])  # the sound's own file has no such name here
+    return replace(decision, sets=replace(decision.sets, pooled=float(least), devices={}))
+
+
+def score_spans(model: Predictor, sound: Path, spans: Sequence[Span], recording: str = "") -> list[Row]:
+    """Decoded sound, stretches (start, end) in seconds, name of the recording -> start_s, end_s, label and p_… of each,
+    quality and reason, and the set of labels where the model has some.
 
     A person has marked them as breaths, so only a lack of sound leaves one without a label (audio_reader.read_chunks).
     """
@@ -50,10 +67,11 @@ def score_spans(model: Predictor, sound: Path, spans: Sequence[Span]) -> list[Ro
     probabilities[scored] = model.score_spans(sound, list(compress(spans, scored)))
     probabilities[~judged] = np.nan
     predictions.check_numbers(rows[judged], probabilities[judged])
-    table = predictions.predictions_table(rows, probabilities, model.decision())
+    table = predictions.predictions_table(rows, probabilities, decide(model, recording))
     table["quality"] = [verdict.quality for verdict in verdicts]
     table["quality_reason"] = [verdict.reason for verdict in verdicts]
     columns = ["start_s", "end_s", "label", *model.label_set.columns, "quality", "quality_reason"]
+    columns += [predictions.SETS_COLUMN] if predictions.SETS_COLUMN in table else []
     return [to_jsonable(row) for row in table[columns].to_dict("records")]
 
 

@@ -88,6 +88,7 @@ def blind_facts(facts: Row, row: Row, label_set: LabelSet) -> Row:
         "answers": None,
         "findings": label_set.count_labels(cycle["label"] for cycle in decided),
         "uncertainty": 1.0 if facts["confirmed"] < facts["cycles"] else None,
+        "ambiguous": 0,
     }
 
 

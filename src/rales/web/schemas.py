@@ -57,8 +57,9 @@ class Accepted:
 
 @dataclass
 class ModelFacts:
-    """`answers` is the sentence that must stand beside the default model's answers for whole recordings, `digest` says
-    which weights and settings these are ("" as long as nobody has asked this model)."""
+    """`answers` is the sentence that must stand beside the default model's answers for whole recordings. `learned` is
+    the id of a model that was learned here, `origin` says from what; `digest` says which weights and settings it is (""
+    as long as nobody has asked it)."""
 
     name: str
     default: bool
@@ -66,6 +67,8 @@ class ModelFacts:
     classes: list[str]
     independent: bool = False
     answers: str = ""
+    learned: str = ""
+    origin: str = ""
     digest: str = ""
 
 
@@ -96,7 +99,8 @@ class MarkedEvent(Span):
 
 class ScoredSpan(BaseModel):
     """What a model says of a stretch; without label and probabilities where the sound cannot be judged, for which
-    `quality` names the class and `quality_reason` says why. A probability, p_…, stands there for each class."""
+    `quality` names the class and `quality_reason` says why. A probability, p_…, stands there for each class.
+    `prediction_set` names the labels that it may have (evaluation/conformal.py, 90 %), "" of a model without sets."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -105,6 +109,7 @@ class ScoredSpan(BaseModel):
     label: Label | None
     quality: str = ""
     quality_reason: str = ""
+    prediction_set: str = ""
 
     @model_validator(mode="before")
     @classmethod
@@ -240,7 +245,7 @@ class RecordingFacts(Recording):
     """A recording in the list: `ahead` says how many wait before it, `findings` counts its usable cycles by label, and
     `uncertainty` is 1 - the largest probability of its least certain cycle that nobody has confirmed. `answers` are the
     probabilities that it holds anything abnormal, any crackle, any wheeze, where the classes are those of ICBHI 2017
-    (see ModelFacts.answers).
+    (see ModelFacts.answers). `ambiguous` counts the cycles that nobody has confirmed and whose set has several labels.
 
     `judged` is false where the default model could judge none of it; `quality_reason` says why, or what is wrong
     with a part of it.
@@ -253,6 +258,7 @@ class RecordingFacts(Recording):
     answers: dict[str, float] | None
     findings: dict[str, int]
     uncertainty: float | None
+    ambiguous: int
     judged: bool
     quality: str
     quality_reason: str

@@ -16,13 +16,14 @@ from filelock import Timeout
 from rales.data import event_readers, icbhi
 from rales.data.annotations import read_annotation
 from rales.errors import FileProblem
-from rales.evaluation import recordings
+from rales.evaluation import conformal, recordings
 from rales.files.atomic import Lock, NoLocks, make_folder
 from rales.inference.predictor import Predictor
 from rales.typing import Row
 from rales.web import cycle_edits, event_marks, example, model_answers, platform_checks, readers, stored_rows
 from rales.web.decoding import Decoder, DecoderRestarted, Undecodable
 from rales.web.job_queue import JobQueue, QueueFull
+from rales.web.learning import Learning
 from rales.web.live import LiveRecordings
 from rales.web.model_registry import ModelRegistry
 from rales.web.projects import CHANGED, Project
@@ -58,7 +59,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.limits = settings.limits
         self.lock = lock_service_folder(settings.folder)  # before anything in it is looked at
-        self.models = ModelRegistry(settings.model, settings.runs)
+        self.models = ModelRegistry(settings.model, settings.runs, settings.folder / "models")
         self.label_set = self.models.label_set(self.models.default)  # a model that cannot be loaded is said at once
         self.store = Store(settings.folder, self.label_set)
         self.arriving = settings.folder / "arriving"
@@ -66,6 +67,7 @@ class Service:
         self.sweep()
         self.runs = settings.runs
         self.project = Project(settings.project, self) if settings.project else None
+        self.learning = Learning(self)
         self.example_folder = settings.folder / "example"
         self.example_rows: list[Row] | None = None
         self.decoder = Decoder(settings.limits)
@@ -94,6 +96,7 @@ class Service:
         self.warming = asyncio.create_task(self.decoder.warm())
 
     async def stop(self) -> None:
+        await asyncio.to_thread(self.learning.stop)
         await asyncio.to_thread(self.queue.stop)  # the job under way may wait for a sound that is decoded here
         self.warming.cancel()
         await self.decoder.stop()
@@ -364,7 +367,8 @@ class Service:
         """Have a model answer for stretches of a recording, and keep that; done in the model's thread."""
         self.ensure_sound(recording)
         sound = self.store.place(recording) / "audio.wav"
-        rows = model_answers.score_spans(self.session_model(model), sound, spans)
+        name = self.store.rows("SELECT name FROM recordings WHERE id = ?", recording)[0]["name"]
+        rows = model_answers.score_spans(self.session_model(model), sound, spans, str(name))
         known = {cycle_edits.row_times(row): row for row in [*self.scores(recording).get(model, []), *rows]}
         self.store.keep_scores(recording, model, list(known.values()))
         return rows
@@ -523,11 +527,8 @@ class Service:
 
     def facts(self, row: Row) -> Row:
         """A row of `standing` -> its line in the list."""
-        doubts = [
-            1 - cycle_edits.certainty(line, self.label_set)
-            for line, cycle in zip(self.lines(row), row["cycles"], strict=True)
-            if line["model_label"] is not None and not cycle["confirmed"]
-        ]
+        lines = [line for line in self.lines(row) if line["model_label"] is not None and not line["confirmed"]]
+        doubts = [1 - cycle_edits.certainty(line, self.label_set) for line in lines]
         return {
             **{name: row[name] for name in ("id", "name", "path", "duration_s", "status", "problem", "revision")},
             **{name: row[name] for name in ("patient", "location", "device")},
@@ -539,6 +540,7 @@ class Service:
             "edited": row["revision"] > 0,
             "findings": self.count_findings(row["cycles"]),
             "uncertainty": max(doubts, default=None),
+            "ambiguous": sum(conformal.has_several_labels(line["prediction_set"]) for line in lines),
             **{name: row[name] for name in ("notes", "judged", "quality", "quality_reason")},
         }
 

@@ -161,7 +161,7 @@ def read_scored(text: Any, label_set: LabelSet) -> list[Row] | None:
             raise ValueError(f"cycle {place} has a probability that is no number")
         if label is not None and None in shares:
             raise ValueError(f"cycle {place} has a label without probabilities")
-        row |= {name: str(row.get(name) or "") for name in ("quality", "quality_reason")}
+        row |= {name: str(row.get(name) or "") for name in ("quality", "quality_reason", "prediction_set")}
     return rows
 
 

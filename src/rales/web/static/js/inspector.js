@@ -4,6 +4,7 @@ import { isBlind, isUndecided, readersOf } from "./blind.js";
 import { LABELS, colour } from "./classes.js";
 import { timeKey } from "./cycles.js";
 import { byId, h, percent } from "./dom.js";
+import { setWords } from "./learn_words.js";
 import { label, press } from "./review.js";
 import { selectedCycle, state, when } from "./state.js";
 
@@ -61,9 +62,13 @@ function saidBy(cycle, first, second) {
     ...state.readings.map((reading) => [reading.reader, hidden ?? readersOf(reading, cycle)]),
     ...(file ? [[state.current.source === "simulated" ? "Simulation" : "Annotation file", hidden ?? LABELS.words(file.label)]] : []),
     [state.model, hidden ?? ofModel(first)],
-    ...(state.compare ? [[state.compare, hidden ?? ofModel(second, first)]] : []),
+    ...ofSet(state.model, hidden ? null : first),
+    ...(state.compare ? [[state.compare, hidden ?? ofModel(second, first)], ...ofSet(state.compare, hidden ? null : second)] : []),
   ];
 }
+
+/** The labels that a cycle may have, where the model has sets: the true one is among them for 90 % of cycles of new patients. */
+const ofSet = (model, scores) => (scores?.prediction_set ? [[`${model}, set`, setWords(scores.prediction_set, LABELS)]] : []);
 
 function ofModel(scores, other) {
   if (!scores) return "waits …";

@@ -12,25 +12,33 @@ import { EXAMPLE, asReader, pathOf, selectedCycle, state, update, updateLine, wh
 const explained = new Map(); // model, recording and times -> explanation
 
 export async function start() {
-  const models = await call("GET", "/models");
-  const options = () => models.map((model) => {
-    const other = !knowsLabels(model); // whose answers would be read as those of other classes
-    return h("option", { value: model.name, disabled: other }, `${model.name} (${model.recipe}${other ? ", other classes" : ""})`);
-  });
-  byId("model").replaceChildren(...options());
-  byId("compare").replaceChildren(h("option", { value: "" }, "no other model"), ...options());
-  const { version } = await call("GET", "/health");
-  byId("about").replaceChildren(`Rales ${version}, serving:`, ...models.filter(({ digest }) => digest).map(({ name, recipe, digest }) =>
-    h("span", { className: "figures" }, ` ${name} (${recipe}), digest ${digest.slice(0, 16)};`)));
-  const first = models.find((model) => model.default)?.name ?? models[0]?.name;
-  byId("model").value = first;
-  update({ models, model: first });
+  await refresh();
   byId("threshold").min = LABELS.independent ? 0.5 : Math.floor(100 / LABELS.classes.length) / 100;
   byId("model").addEventListener("change", () => choose({ model: byId("model").value }));
   byId("compare").addEventListener("change", () => choose({ compare: byId("compare").value }));
   byId("explain").addEventListener("change", () => update({ explain: byId("explain").checked }));
   byId("threshold").addEventListener("input", () => update({ threshold: Number(byId("threshold").value) }));
   when(["selected", "explain", "model", "cycles"], explain);
+}
+
+/** Ask which models there are; who was chosen stays chosen as long as it is there. */
+export async function refresh() {
+  const models = await call("GET", "/models");
+  const options = () => models.map((model) => {
+    const other = !knowsLabels(model); // whose answers would be read as those of other classes
+    const words = `${model.name} (${model.recipe}${model.learned ? ", learned here" : ""}${other ? ", other classes" : ""})`;
+    return h("option", { value: model.name, disabled: other, title: model.origin }, words);
+  });
+  const isThere = (chosen) => models.some(({ name }) => name === chosen);
+  const first = models.find((model) => model.default)?.name ?? models[0]?.name;
+  byId("model").replaceChildren(...options());
+  byId("compare").replaceChildren(h("option", { value: "" }, "no other model"), ...options());
+  update({ models, model: isThere(state.model) ? state.model : first, compare: isThere(state.compare) ? state.compare : "" });
+  byId("model").value = state.model;
+  byId("compare").value = state.compare;
+  const { version } = await call("GET", "/health");
+  byId("about").replaceChildren(`Rales ${version}, serving:`, ...models.filter(({ digest }) => digest).map(({ name, recipe, digest }) =>
+    h("span", { className: "figures" }, ` ${name} (${recipe}), digest ${digest.slice(0, 16)};`)));
 }
 
 /** Whether a model tells the classes apart that the page shows. */

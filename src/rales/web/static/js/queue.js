@@ -35,6 +35,7 @@ export function listed() {
     all: () => true,
     open: (facts) => !facts.reviewed,
     done: (facts) => facts.reviewed,
+    ambiguous: (facts) => facts.ambiguous > 0,
     problem: (facts) => facts.status === "failed" || !facts.judged,
   };
   for (const [value, , names] of LABELS.findings)

@@ -1,8 +1,8 @@
-// Which of the views is seen: the recordings, the comparison of readers, or the runs.
+// Which of the views is seen: the recordings, the comparison of readers, learning, or the runs.
 
 import { alarm, byId } from "./dom.js";
 
-const VIEWS = ["recordings", "readers", "runs"];
+const VIEWS = ["recordings", "readers", "learn", "runs"];
 let fill = {};
 
 /** `show` has for some views a function that fills them. */

@@ -1,0 +1,136 @@
+// Learning from confirmed cycles: what is there, calibrating and training in the background, old beside new, use or discard.
+
+import { call } from "./api.js";
+import { LABELS, colour } from "./classes.js";
+import { alarm, ask, byId, h, tell } from "./dom.js";
+import { figureWords, outcomeWords, progressWords, surveyWords } from "./learn_words.js";
+import { refresh as refreshModels } from "./models.js";
+import { saveNow } from "./saving.js";
+import { state, when } from "./state.js";
+
+const LOOK_MS = 1000;
+let timer = 0;
+let survey = null;
+let job = { status: "none" };
+
+export function start() {
+  byId("learn-model").addEventListener("change", () => look().catch((error) => alarm(error.message)));
+  byId("learn-calibrate").addEventListener("click", () => act(() => begin({ kind: "calibrate" })));
+  byId("learn-train").addEventListener("click", () => act(train));
+  byId("learn-stop").addEventListener("click", () => act(discard));
+  byId("learn-discard").addEventListener("click", () => act(discard));
+  byId("learn-use").addEventListener("click", () => act(use));
+  when(["models"], showModels);
+}
+
+export async function show() {
+  await saveNow();
+  showModels();
+  await look();
+  await follow();
+}
+
+const act = (doing) => doing().catch((error) => alarm(error.message));
+
+/** Ask what of the session is confirmed, and what the chosen model can learn from it. */
+async function look() {
+  const model = byId("learn-model").value;
+  survey = state.session ? await call("GET", `/sessions/${state.session}/learning?${new URLSearchParams({ model })}`) : null;
+  byId("learn-note").replaceChildren(...(survey ? surveyWords(survey) : ["No session is open."]).map((said) => h("p", {}, said)));
+  byId("learn-counts").replaceChildren(...Object.entries(survey?.classes ?? {}).map(([name, count]) =>
+    h("li", {}, colour(h("span", { className: "badge small" }, `${count}`), name), ` ${LABELS.words(name)}`)));
+  showWays();
+}
+
+function showWays() {
+  const busy = job.status === "running" ? "A job is at work." : job.status === "done" ? "Use or discard what was learned first." : "";
+  for (const kind of ["calibrate", "train"]) {
+    const why = survey ? busy || survey[kind] : "";
+    byId(`learn-${kind}`).disabled = !survey || Boolean(why);
+    byId(`learn-${kind}-why`).textContent = why;
+  }
+}
+
+/** Ask how far the job is, again and again while it runs. */
+async function follow() {
+  clearTimeout(timer);
+  const before = job.status;
+  job = await call("GET", "/learning");
+  showJob();
+  if (job.status === "running") timer = setTimeout(() => follow().catch(() => (timer = setTimeout(() => act(follow), 5 * LOOK_MS))), LOOK_MS);
+  else if (before === "running") tell(job.status === "done" ? "The model has learned" : "Nothing was learned");
+}
+
+function showJob() {
+  const { status, figures = [], notes = [] } = job;
+  byId("learn-job").hidden = status === "none";
+  byId("learn-job-title").textContent = { running: "The model learns", done: "Old and new", failed: "Nothing was learned" }[status] ?? "";
+  byId("learn-running").hidden = status !== "running";
+  byId("learn-done").hidden = status !== "done" && status !== "failed";
+  byId("learn-use").hidden = status !== "done";
+  byId("learn-discard").textContent = status === "done" ? "Discard" : "Close";
+  if (status === "running") {
+    const { words, share } = progressWords(job);
+    byId("learn-progress-text").textContent = words;
+    if (share === null) byId("learn-progress").removeAttribute("value");
+    else byId("learn-progress").value = share;
+  }
+  byId("learn-outcome").textContent = status === "done" || status === "failed" ? outcomeWords(job) : "";
+  byId("learn-figures").hidden = !figures.length;
+  const differs = figures.some(({ difference }) => difference);
+  byId("learn-figures").replaceChildren(
+    h("thead", {}, row("th", ["", `Old: ${job.model}`, "New", ...(differs ? ["New less old"] : [])])),
+    h("tbody", {}, ...figures.map((each) => row("td", [each.name, figureWords(each.old), figureWords(each.new),
+      ...(differs ? [each.difference ? figureWords(each.difference, "+") : ""] : [])]))));
+  byId("learn-notes").replaceChildren(...notes.map((note) => h("li", {}, note)));
+  showWays();
+}
+
+/** A line of a table: of heads ("th"), or of cells ("td") with a head in front. */
+function row(tag, texts) {
+  const head = (text) => h("th", { scope: tag === "th" ? "col" : "row" }, text);
+  return h("tr", {}, ...texts.map((text, place) => (place === 0 || tag === "th" ? head(text) : h("td", {}, text))));
+}
+
+async function begin(asked) {
+  await call("POST", `/sessions/${state.session}/learning`, { model: byId("learn-model").value, ...asked });
+  await follow();
+}
+
+async function train() {
+  const learns = document.querySelector("[name=learns]:checked").value;
+  await begin({ kind: "train", learns, epochs: Math.round(Number(byId("learn-epochs").value)) || 30 });
+}
+
+async function discard() {
+  await call("DELETE", "/learning");
+  await follow();
+}
+
+async function use() {
+  const name = await ask("Use this model", "Name", `${job.model}, ${job.session_name}`.slice(0, 60), "Use");
+  if (name === null) return;
+  await call("POST", "/learning/use", { name });
+  await refreshModels();
+  tell("The model can be chosen now");
+  await follow();
+}
+
+/** The models that can learn, and those that were made here. */
+function showModels() {
+  const chosen = byId("learn-model").value;
+  byId("learn-model").replaceChildren(...state.models.map(({ name }) => h("option", { value: name }, name)));
+  byId("learn-model").value = state.models.some(({ name }) => name === chosen) ? chosen : state.model;
+  const made = state.models.filter(({ learned }) => learned);
+  byId("learned-models").replaceChildren(...made.map((model) => h("li", {},
+    h("p", {}, h("strong", {}, model.name), ` ${model.origin}`),
+    h("button", { type: "button", onclick: () => act(() => remove(model)) }, "Remove"))));
+  byId("no-learned").hidden = made.length > 0;
+}
+
+async function remove({ name, learned }) {
+  if (!(await ask(`Remove the model ${name}? What it said of recordings is no longer shown.`, null, null, "Remove"))) return;
+  await call("DELETE", `/models/${learned}`);
+  await refreshModels();
+  await look();
+}
