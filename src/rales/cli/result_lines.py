@@ -11,6 +11,7 @@ from rales.labels import LabelSet
 
 FIGURES = ("specificity", "sensitivity", "score")
 FINDINGS = ("abnormal", "crackle", "wheeze")
+SHOWN_THRESHOLDS = (0.3, 0.5, 0.7, 0.9)  # of a review; the others are in JSON
 NOT_A_DIAGNOSIS = "Research tool, not a diagnosis."
 
 
@@ -189,7 +190,8 @@ def evaluation_lines(figures: dict[str, Any]) -> list[str]:
         if taught := protocol["cycles_calibrated_on"]:
             lines.append(f"warning: {taught} of these cycles taught the calibration, thresholds and sets included")
         sets = set_lines(figures["prediction_sets"]) if "prediction_sets" in figures else []
-        lines = [*figure_lines(figures)[:-2], "", *lines, "", *sets, "", *detected]
+        review = threshold_lines(figures["thresholds"])
+        lines = [*figure_lines(figures)[:-2], "", *lines, "", *sets, "", *detected, "", *review]
     else:
         recordings, patients = count_noun(protocol["recordings"], "recording"), protocol["patients"]
         found = ", ".join(f"{source} {count}" for source, count in figures["cycles_found_by"].items())
@@ -300,6 +302,17 @@ def detection_lines(what: str, found: dict[str, Any]) -> list[str]:
         cells = [name, format_number(one["auroc"]), interval, one["positives"], one["negatives"], *flagged]
         rows.append(cells[: len(head)])
     return format_table(head, rows)
+
+
+def threshold_lines(found: dict[str, Any]) -> list[str]:
+    """Class or finding -> its rows by threshold -> a table of some of them: how many of the cycles that are found are
+    right, and the share of all that is found."""
+    head = ["from probability", *(f"{threshold:g}" for threshold in SHOWN_THRESHOLDS)]
+    rows = []
+    for name, table in found.items():
+        chosen = [row for row in table if row["threshold"] in SHOWN_THRESHOLDS]
+        rows.append([name, *(f"{row['right']}/{row['found']}, {format_number(row['recall'])}" for row in chosen)])
+    return ["right / found, recall (all thresholds: --json, --thresholds FILE):", *format_table(head, rows)]
 
 
 def provenance_lines(protocol: dict[str, Any]) -> list[str]:

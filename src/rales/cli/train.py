@@ -227,6 +227,7 @@ def evaluate(
     shifts: Annotated[Literal["none", "m2d2"] | None, Parameter(name="--shifts")] = None,
     metric: Annotated[tuple[str, ...], Parameter(name="--metric", negative="")] = (),
     events: Annotated[bool, Parameter(name="--events", negative="")] = False,
+    thresholds: Path | None = None,
     device: Device = None,
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
@@ -254,6 +255,9 @@ def evaluate(
     events
         Instead of classifying annotated cycles, find breaths in the sound and score place and class together:
         event-based F and error rate.
+    thresholds
+        CSV file to write: for each class and finding, and each threshold from 0.05 to 0.95, how many cycles have that
+        probability, and the precision and recall of a review of these.
     """
     from rales.cli import result_lines
     from rales.evaluation.decision_layer import SHIFTS_S
@@ -262,6 +266,11 @@ def evaluate(
     from rales.inference.evaluate import evaluate_data
     from rales.inference.evaluate_events import evaluate_events
 
+    if thresholds and (events or thresholds.exists()):
+        why = (
+            "is there already; name a new file" if thresholds.exists() else "is of annotated cycles; leave --events out"
+        )
+        raise UsageError(f"--thresholds {thresholds}: {why}")
     if events and metric:
         raise UsageError(f"--metric {metric[0]} --events: an own metric is of annotated cycles; leave one out")
     for word in metric:
@@ -289,8 +298,23 @@ def evaluate(
         figures = evaluate_ensemble(classifiers, data, shifts_s=chosen, **reading)
     else:
         figures = evaluate_data(classifiers[0], data, part=split, metrics=metric, **reading)
+    if thresholds:
+        write_thresholds(thresholds, figures)
     print_result(figures, json, result_lines.evaluation_lines)
     return 1 if figures.get("problems") else 0
+
+
+def write_thresholds(out: Path, figures: dict[str, Any]) -> None:
+    """Figures of an evaluation -> a CSV file with a row for each class and threshold. Errors: UsageError where cycles
+    are not labelled."""
+    import pandas as pd
+
+    from rales.files.writers import write_csv
+
+    if "thresholds" not in figures:
+        raise UsageError(f"--thresholds {out}: these recordings are labelled as a whole, not by cycle; leave it out")
+    rows = [{"class": name, **row} for name, table in figures["thresholds"].items() for row in table]
+    write_csv(out, pd.DataFrame(rows))
 
 
 def calibrate(

@@ -17,7 +17,7 @@ from rales.errors import FileError, UsageError
 from rales.evaluation import predictions, recordings
 from rales.evaluation.calibration import as_exclusive, expected_calibration_error
 from rales.evaluation.conformal import measure_sets
-from rales.evaluation.detection import detect_findings, measure_detection
+from rales.evaluation.detection import detect_findings, measure_detection, tabulate_thresholds
 from rales.evaluation.metrics import metrics_by_group
 from rales.evaluation.predictions import NOTICE
 from rales.inference.load_model import load_model
@@ -228,6 +228,7 @@ def describe_parts(rows: pd.DataFrame, probabilities: Probabilities, model: Pred
     label_set = model.label_set
     true, found = class_numbers(rows, label_set), measure_calibration(rows, probabilities, model)
     called = choose_by_thresholds(probabilities, model)
+    found["thresholds"] = tabulate_thresholds(true, model.decision().cool(probabilities), label_set)
     if label_set.is_icbhi:
         found["detection"] = detect_findings(true, probabilities, rows["patient"])
     for column in ("device", "location"):

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-<<<<<<< HEAD
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-=======
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
->>>>>>> w-enc
 
 from rales.settings import PaddedWaveform, scales_batches
 
@@ -100,8 +95,10 @@ class Recipe:
     """What the front-end makes of a place where no sound is."""
     epoch_parameters: tuple[str, ...] = ()
     """Names of the parameters that move once an epoch, by their mean gradient, and not with every step."""
+    teach: Callable[[DataFrame, Any, Path | None], DataFrame] | None = None
+    """(divided cycles table, `DistributedContext`, cache folder) -> the same with what the loss wants of each train
+    row: the soft answers of trained models."""
     asked: Recipe | None = None
-    from rales.training.distributed import DistributedContext
     """In the last of several stages, whose numbers are its own: the recipe that the user asked for."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Dotted settings that are not those that size, checkpoint and the like bring, and their values."""

@@ -53,6 +53,8 @@ class DecodedSounds:
         self.use(row["id"])
         if not service.store.has_decoded(row["id"]):
             service.wait(self.decode(row, original))
+            if row["linked"] and service.project:
+                service.project.check_unchanged(row)  # while it was decoded
 
     async def decode(self, row: Row, original: Path) -> None:
         service, place = self.service, self.service.store.place(row["id"])

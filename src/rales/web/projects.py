@@ -45,7 +45,7 @@ class Project:
     def __init__(self, folder: Path, service: "Service") -> None:
         self.folder, self.service = folder, service
         self.taken: tuple[int, int] | None = None  # files that are taken in, of how many; None when that is over
-        self.digests = dict[str, tuple[tuple[int, int], str]]()  # file -> its size and time, and its SHA-256
+        self.digests = dict[str, tuple[tuple[int, ...], str]]()  # file -> what changes with it, and its SHA-256
         self.claim_store(service.store.folder)
 
     def claim_store(self, store: Path) -> None:
@@ -99,7 +99,8 @@ class Project:
     def digest_of(self, linked: str) -> str:
         """A file of the folder -> the SHA-256 of its content, read anew where it has changed. Errors: OSError."""
         file = self.folder / linked
-        stamp = file.stat().st_size, file.stat().st_mtime_ns
+        stat = file.stat()
+        stamp = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino  # copies may keep size and time
         if linked not in self.digests or self.digests[linked][0] != stamp:
             with file.open("rb") as content:
                 self.digests[linked] = stamp, hashlib.file_digest(content, "sha256").hexdigest()
@@ -225,7 +226,9 @@ def write_project(service: "Service", session: Row, out: Path) -> None:
         decided = readers.readers_table(service, session["id"])
         if len(decided):
             archive.writestr("readers.csv", format_csv(decided))
-        archive.writestr("history.json", json.dumps({"notice": NOTICE, "recordings": history}, indent=1))
+        changes = service.store.reader_changes(session["id"])
+        told = {"notice": NOTICE, "readers_changed": changes, "recordings": history}
+        archive.writestr("history.json", json.dumps(told, indent=1))
         archive.writestr("README.txt", describe_project(session["name"], len(history), left_out))
 
 

@@ -100,6 +100,7 @@ def add_sessions(app: "FastAPI", service: Service) -> None:
         """Remove a session with all of its recordings and annotations."""
         if not store.remove_session(session):
             raise no_session()
+        service.live.sweep([each["id"] for each in store.sessions()])
 
     def content(session: str, who: Who = NOBODY, status: int = 200) -> Response:
         about = json.dumps(known_session(service, session))

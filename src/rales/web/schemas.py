@@ -58,7 +58,8 @@ class Accepted:
 @dataclass
 class ModelFacts:
     """`answers` is the sentence that must stand beside the default model's answers for whole recordings. `learned` is
-    the id of a model that was learned here, `origin` says from what."""
+    the id of a model that was learned here, `origin` says from what; `digest` says which weights and settings it is (""
+    as long as nobody has asked it)."""
 
     name: str
     default: bool
@@ -68,6 +69,7 @@ class ModelFacts:
     answers: str = ""
     learned: str = ""
     origin: str = ""
+    digest: str = ""
 
 
 @dataclass
@@ -164,11 +166,19 @@ class Revision:
 
 
 @dataclass
-class EventText:
-    """The text of a file of events, and its name."""
+class FileText:
+    """The text of a file of events or of an annotation, and its name."""
 
     name: str
     text: str
+
+
+@dataclass
+class ReadCycles:
+    """The cycles of an annotation, which is not kept by that; `notes` say what was left out of it."""
+
+    cycles: list[MarkedCycle]
+    notes: list[str]
 
 
 @dataclass
@@ -307,6 +317,37 @@ class RecordingDetail(Recording):
     source: str
     annotated: list[MarkedCycle]
     events: list[MarkedEvent]
+    judged: bool
+    quality: str
+    quality_reason: str
+    notice: str = NOTICE
+
+
+@dataclass
+class NewLive(Name):
+    """`rate_hz` is that of the samples which will come."""
+
+    rate_hz: StrictInt
+
+
+@dataclass
+class LiveFacts(Named):
+    """A recording that is being made, or (`left`: no sound comes any more) was left unfinished; `samples` have come."""
+
+    session: str
+    rate_hz: int
+    samples: int
+    duration_s: float
+    left: bool
+
+
+@dataclass
+class LiveAnswers:
+    """What is said of a recording while it is made: the cycles that have ended, and whether its newest sound can be
+    judged. All of it is provisional: the recording that is kept is judged anew, as a file."""
+
+    duration_s: float
+    cycles: list[ScoredSpan]
     judged: bool
     quality: str
     quality_reason: str

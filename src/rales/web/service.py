@@ -25,12 +25,22 @@ from rales.web.decoded_sounds import DecodedSounds
 from rales.web.decoding import Decoder, DecoderRestarted, Undecodable
 from rales.web.job_queue import JobQueue, QueueFull
 from rales.web.learning import Learning
+from rales.web.live import LiveRecordings
 from rales.web.model_registry import ModelRegistry
 from rales.web.projects import CHANGED, Project
 from rales.web.security import ApiError
 from rales.web.session_list import SessionList
 from rales.web.settings import Settings
-from rales.web.store import NOBODY, DuplicateRecording, LeftoverSound, RevisionConflict, Store, Who, remove_tree
+from rales.web.store import (
+    NOBODY,
+    DuplicateRecording,
+    LeftoverSound,
+    RevisionConflict,
+    Store,
+    Who,
+    refuse_links,
+    remove_tree,
+)
 
 log = logging.getLogger(__name__)
 NO_SOUND = "its sound is missing in the service's folder; remove the recording and send it again"
@@ -55,6 +65,7 @@ class Service:
         self.label_set = self.models.label_set(self.models.default)  # a model that cannot be loaded is said at once
         self.store = Store(settings.folder, self.label_set)
         self.arriving = settings.folder / "arriving"
+        self.live = LiveRecordings(settings.folder / "live", settings.limits)
         self.sweep()
         self.runs = settings.runs
         self.project = Project(settings.project, self) if settings.project else None
@@ -75,6 +86,7 @@ class Service:
         for left in (self.arriving, *self.store.unfinished_reports()):
             remove_tree(left)
         self.arriving.mkdir(exist_ok=True)
+        self.live.sweep([session["id"] for session in self.store.sessions()])
         try:
             self.store.sweep()
         except LeftoverSound as error:
@@ -204,6 +216,30 @@ class Service:
             raise ApiError(413, f"{called}: {len(found.cycles)} cycles, at most {self.limits.cycles} are taken")
         return found.note(called), {"annotated": found.cycles, "classes": found.labelled}
 
+    def read_cycles(self, row: Row, name: str, text: str) -> Row:
+        """A row of `known`, and an annotation of it -> cycles as they would stand, and notes. Errors: ApiError for what
+        would not be an annotation here."""
+        content = text.encode()
+        if len(content) > self.limits.annotation_bytes:
+            raise ApiError(413, f"{name}: larger than {self.limits.annotation_bytes // 1024} KiB")
+        place = self.arriving / secrets.token_hex(8)
+        place.mkdir()
+        try:
+            (place / "audio.txt").write_bytes(content)
+            note, found = self.beside(place / "audio.txt", row["name"], row["duration_s"])
+        finally:
+            remove_tree(place)
+        if found["annotated"] is None:
+            raise ApiError(422, note)
+        came, other = cycle_edits.original_of_annotation(found["annotated"], row["duration_s"], self.label_set)
+        if other or not found["classes"]:
+            raise ApiError(422, f"{name}: {other or 'it says times and no classes'}; not used")
+        try:
+            cycles = cycle_edits.check_cycles(came.cycles, row["duration_s"], self.limits.cycles)
+        except ValueError as error:
+            raise ApiError(422, f"{name}: {error}") from error
+        return {"cycles": cycles, "notes": [note] if note else []}
+
     def read_events(self, name: str, text: str, duration_s: float, path: str) -> ReadEvents:
         """A file of events, what people know it by, and its recording -> what it holds. Errors: ApiError."""
         found = event_readers.parse_events(text, name, duration_s, cycle_edits.base_name(path))
@@ -265,6 +301,25 @@ class Service:
         """A recording waits for the model, which its line in the list says."""
         self.queue.add(recording)
         self.store.changes.add(recording)
+
+    def judge_live(self, live: str) -> Row:
+        """-> `LiveRecordings.judge` with the default model; done in the model's thread. Errors: ApiError."""
+        return self.live.judge(live, self.session_model(self.models.default))
+
+    async def keep_live(self, live: str, name: str) -> str:
+        """An unfinished recording becomes one of its session, as if its file had been uploaded; -> its id. Errors:
+        ApiError; it is then still there."""
+        ended = await asyncio.to_thread(self.live.end, live)
+        path = cycle_edits.relative_path(f"{name or ended.name}.wav")
+        try:
+            with ended.sound.open("rb") as sound:
+                async with self.arrived(path, sound, None) as (place, facts):
+                    recording = await asyncio.to_thread(self.keep, ended.session, path, facts, place)
+        except BaseException:
+            ended.ended = False
+            raise
+        await asyncio.to_thread(self.live.discard, live)
+        return recording
 
     # The model
 
@@ -539,6 +594,7 @@ class Service:
 def lock_service_folder(folder: Path) -> Lock:
     """-> the lock of a folder, held: one service at a time works in it. Errors: it is held, or cannot be."""
     make_folder(folder)
+    refuse_links(folder)  # the lock's own file too
     lock = Lock(folder / ".lock", thread_local=False)  # released in another thread
     try:
         lock.take()

@@ -63,7 +63,13 @@ CREATE TABLE originals (
     source TEXT NOT NULL, cycles TEXT NOT NULL
 );
 """
-ALL_TABLES = TABLES + ANNOTATIONS + ORIGINALS
+READER_CHANGES = """
+CREATE TABLE reader_changes (
+    session TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+    made REAL NOT NULL, reader TEXT NOT NULL, became TEXT NOT NULL
+);
+"""  # "" where a reader was removed; of no layout, since folders without it are as good
+ALL_TABLES = TABLES + ANNOTATIONS + ORIGINALS + READER_CHANGES
 STANDING_FROM = """
 FROM recordings r
 LEFT JOIN originals o ON o.recording = r.id
@@ -107,6 +113,10 @@ class DuplicateRecording(Exception):
     """A recording that its session has already."""
 
 
+class DuplicateReader(Exception):
+    """A name that another reader of the session has."""
+
+
 class RevisionConflict(Exception):
     """An annotation that was made from an older revision than the one that stands."""
 
@@ -143,6 +153,9 @@ class Store:
                 f"{folder}: holds sessions of another version of Rales (layout {version}, expected {VERSION}); "
                 "choose another --folder"
             )
+        with self.open() as db:
+            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'reader_changes'").fetchone():
+                run_statements(db, READER_CHANGES)
 
     def check_places(self, version: int) -> None:
         """Refuse a database, which may have come with somebody's folder, whose recordings would lie elsewhere than in
@@ -569,6 +582,30 @@ class Store:
         query = "SELECT DISTINCT reader, round FROM annotations WHERE recording = ? AND reader != ''"
         return self.rows(query, recording)
 
+    def change_reader(self, session: str, reader: str, became: str) -> bool:
+        """Give a reader of a session another name ("": remove what that reader has said), and note that; -> whether
+        there was one. Errors: DuplicateReader."""
+        inside = "reader = ? AND recording IN (SELECT id FROM recordings WHERE session = ?)"
+        with self.open() as db:
+            db.execute("BEGIN IMMEDIATE")
+            if became and db.execute(f"SELECT 1 FROM annotations WHERE {inside}", (became, session)).fetchone():
+                raise DuplicateReader
+            if became:
+                changed = db.execute(f"UPDATE annotations SET reader = ? WHERE {inside}", (became, reader, session))
+            else:
+                changed = db.execute(f"DELETE FROM annotations WHERE {inside}", (reader, session))
+            if changed.rowcount:
+                db.execute("INSERT INTO reader_changes VALUES (?, ?, ?, ?)", (session, time.time(), reader, became))
+        if changed.rowcount and not became:
+            self.clear([])  # also from the log of the database
+        self.changes.add()
+        return changed.rowcount > 0
+
+    def reader_changes(self, session: str) -> list[Row]:
+        """-> made, reader and became ("" for removed) of each change, the oldest first."""
+        query = "SELECT made, reader, became FROM reader_changes WHERE session = ? ORDER BY made, rowid"
+        return self.rows(query, session)
+
     def recording_readings(self, recording: str, round_: int) -> list[Row]:
         """-> as `readings`, of one recording and round."""
         return self.newest_readings("a.recording = ? AND a.round = ?", recording, round_)
@@ -619,6 +656,18 @@ def run_statements(db: sqlite3.Connection, statements: str) -> None:
 def readable_text(text: bytes) -> str:
     """Text of the database -> the same, with marks where it is damaged: one row must not cost the others."""
     return text.decode(errors="replace")
+
+
+def refuse_links(folder: Path) -> None:
+    """Errors: OSError for a link in the folder of a service, which may have come with somebody's recordings: what is
+    written there, or read out to visitors, would be another file."""
+    for inside, folders, files in os.walk(folder):
+        for path in (Path(inside, name) for name in (*folders, *files)):
+            if path.is_symlink():
+                raise OSError(
+                    f"{path}: a link, which Rales never makes there; nothing in the folder was changed: remove it, or "
+                    "choose another --folder"
+                )
 
 
 def damaged_store(folder: Path, what: object) -> OSError:

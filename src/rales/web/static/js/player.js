@@ -3,7 +3,7 @@
 import { bytes } from "./api.js";
 import { byId, clock } from "./dom.js";
 import { filling, showing, xOf } from "./geometry.js";
-import { prepare, resetGain, rewire } from "./listening.js";
+import { prepare, retune, rewire, setSound, startLevel } from "./listening.js";
 import * as overview from "./overview.js";
 import * as spectrogram from "./spectrogram.js";
 import { pathOf, selectedCycle, state, update, when } from "./state.js";
@@ -31,11 +31,13 @@ export function start() {
   for (const name of ["band", "low", "high", "gain"])
     for (const field of document.querySelectorAll(`#${name}, [name=${name}]`))
       field.addEventListener("input", () => {
-        rewire();
+        if (name === "gain") rewire();
+        else retune();
         update({ band: null }); // the axis shows it
       });
   for (const field of document.querySelectorAll("[name=speed]"))
     field.addEventListener("input", () => setSpeed(Number(field.value)));
+  startLevel();
   media.preservesPitch = false; // half speed sounds an octave lower: nothing is stretched, so no click is smeared
 }
 
@@ -51,7 +53,7 @@ export function empty() {
   byId("clock").textContent = `${clock(0)} / ${clock(0)}`;
   overview.load(null);
   spectrogram.empty();
-  resetGain(); // what one recording needs may be far too loud for the next
+  setSound(null);
 }
 
 /** Ask for a recording's sound, for `load`; it comes while other things about the recording do. */
@@ -82,6 +84,7 @@ export async function load({ signal, answer }) {
   await playable;
   if (signal.aborted) return;
   setSpeed(Number(document.querySelector("[name=speed]:checked").value));
+  setSound({ samples, rate_hz });
   update({ heard: true, level: levelWords(samples), view });
   showTime();
 }

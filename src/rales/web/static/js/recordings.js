@@ -27,10 +27,12 @@ export function start() {
   startQueue(openRecording, () => (queue = []));
   byId("reviewed").addEventListener("change", () => setReviewed(byId("reviewed").checked));
   byId("remove").addEventListener("click", remove);
-  byId("export-project").addEventListener("click", async () => {
-    await saveNow();
-    download(`/sessions/${state.session}/project/export`);
-  });
+  byId("export-segments").hidden = LABELS.independent; // of which a cycle may have several
+  for (const what of ["project", "segments"])
+    byId(`export-${what}`).addEventListener("click", async () => {
+      await saveNow();
+      download(`/sessions/${state.session}/${what}/export`);
+    });
   saveAs("export", (form) => asReader(`/recordings/${state.current.id}/export?format=${form}`));
   saveAs("export-all", (form) => asReader(`/sessions/${state.session}/export?format=${form}`));
 }

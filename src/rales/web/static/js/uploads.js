@@ -2,6 +2,7 @@
 
 import { call } from "./api.js";
 import { byId, h, say } from "./dom.js";
+import { preview } from "./imports.js";
 import { names, paired, withoutSuffix } from "./pairing.js";
 import { whole } from "./listing.js";
 import { isOpen, openRecording } from "./recordings.js";
@@ -50,8 +51,9 @@ async function send(files, session = state.session, unread = []) {
   const { suffixes } = state.limits ?? (await call("GET", "/limits"));
   await whole().catch(() => {}); // else what is there already is not known
   const listed = session && session === state.session ? state.recordings.map((facts) => facts.path) : [];
-  const { sounds, refused } = paired(files, suffixes, listed);
+  const { sounds, late, refused } = paired(files, suffixes, listed);
   refused.forEach(refuse);
+  if (late.length) await preview(late);
   if (sounds.length === 0) return;
   if (!session) {
     await sessionReady();
