@@ -78,7 +78,8 @@ def main() -> None:
                 break
             tables = (choose_rows(divided, cycles, overlaid) for divided in folds)
             out = options.out / options.side / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}"
-            found.append(make_models.predict_held_out(recipe, tables, out, progress=True))
+            predicted = make_models.predict_held_out(recipe, tables, out, progress=True)
+            found.append(predicted if "p_both" in predicted else join_two_outputs(predicted))
         print(f"| {name} | {' | '.join(describe(found))} |", flush=True)
         if options.devices:
             print_devices(pd.concat(found))
@@ -115,12 +116,18 @@ def list_lines(options: argparse.Namespace) -> dict[str, tuple[Callable[[int], R
     def alone(*parts: pd.DataFrame) -> pd.DataFrame:
         return leave_out(every(*parts), make_models.of_sprsound)
 
+    def two_outputs(*parts: pd.DataFrame) -> pd.DataFrame:
+        return every(*parts).replace({"label": {"both": "crackle+wheeze"}})
+
+    apart = {"classes": ("crackle", "wheeze"), "independent": True}
+
     return {
         "log-mel statistics + logistic regression": (lambda seed: None, every),
         "rales-mn04": (heads(), every),
         "rales-mn04, last block": (heads(**{"model.layers": (16, 32)}), every),
         "rales-mn04, weights fixed": (heads(**{"model.learned": False}), every),
         "rales-mn04, one speed": (heads(views="plain"), every),
+        "rales-mn04, two outputs": (heads(**apart), two_outputs),
         "rales-mn04, without overlays": (heads(), real),
         "rales-mn04, without SPRSound": (heads(), alone),
         "mn04 from random start, frozen": (random_heads, every),
@@ -184,6 +191,22 @@ def cross_databases(
             out = options.out / "cross" / f"{name}-{way.replace(' ', '_')}"
             found = make_models.predict_held_out(recipe, [pd.concat(parts, ignore_index=True)], out, progress=True)
             print(f"| {name}, {way} | {' | '.join(describe([found]))} |", flush=True)
+
+
+def join_two_outputs(predicted: pd.DataFrame) -> pd.DataFrame:
+    """Predictions of crackles and of wheezes, each by an output of its own -> those of the four classes, as if the two
+    were independent; the most probable class is then what the outputs say at one half each."""
+    crackle, wheeze = predicted["p_crackle"], predicted["p_wheeze"]
+    p = pd.DataFrame(
+        {
+            "normal": (1 - crackle) * (1 - wheeze),
+            "crackle": crackle * (1 - wheeze),
+            "wheeze": (1 - crackle) * wheeze,
+            "both": crackle * wheeze,
+        }
+    )
+    true = predicted["true_label"].replace("crackle+wheeze", "both")
+    return predicted.assign(**p.add_prefix("p_"), true_label=true, label=p.idxmax(axis=1))
 
 
 def predict_by_statistics(folds: Iterator[pd.DataFrame]) -> pd.DataFrame:

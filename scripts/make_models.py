@@ -35,6 +35,7 @@ from rales.audio.io import read_audio_info
 from rales.cli.result_lines import figure_lines
 from rales.data import read_cycles, splits
 from rales.data.waveform_cache import Preparation, cached_arrays, read_cycle_waveform
+from rales.export.build import export_model
 from rales.files.atomic import lock_folder
 from rales.labels import CLASSES
 from rales.models import borrowed_encoder
@@ -353,6 +354,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     make_models(**vars(options), progress=True)
+    export_model(options.out / "rales.safetensors", options.out / "rales.onnx")  # what answers without PyTorch
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ import torch
 
 from rales.cli import main
 from rales.errors import UsageError
-from rales.inference.engines import Engine, Probabilities, TorchEngine, Waveforms
+from rales.inference.engines import Engine, Probabilities, Waveforms
 from rales.inference.predictor import Predictor
+from rales.inference.torch_engine import TorchEngine
 from rales.jobs import benchmark
 from tests import tiny
 

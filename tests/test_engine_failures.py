@@ -10,7 +10,7 @@ import pytest
 import rales
 from rales.errors import UsageError
 from rales.export import artefact, engine_selection, parity, torch_export
-from rales.export.engine_selection import load_with_engine
+from rales.export.load import load_with_engine
 from rales.export.target import ExportTarget
 from rales.files.writers import write_json
 from rales.training import run_folder

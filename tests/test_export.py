@@ -19,7 +19,7 @@ from rales.errors import UsageError
 from rales.export import artefact, engine_selection, parity, torch_export
 from rales.export.artefact import open_artefact
 from rales.export.build import export_model
-from rales.export.engine_selection import load_with_engine
+from rales.export.load import load_with_engine
 from rales.files import seals
 from rales.inference import predictor
 from rales.inference.load_model import load_model
@@ -322,7 +322,7 @@ def test_auto_takes_the_fastest_that_agrees(place: Path, monkeypatch: pytest.Mon
 def test_many_recordings_are_scored_side_by_side_with_the_same_answers(
     place: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
-    monkeypatch.setattr(engine_selection, "count_processors", lambda: 3)
+    monkeypatch.setattr(artefact, "count_processors", lambda: 3)
     monkeypatch.setattr(predictor, "BATCH_CYCLES", 2)
     few = load_with_engine(place / "model.safetensors", engine)
     many = load_with_engine(place / "model.safetensors", engine, recordings=64)

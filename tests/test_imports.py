@@ -110,7 +110,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_module_imports_with_core_dependencies_only() -> None:
-    """scikit-learn is a core dependency that takes a second, so it too waits until it is needed."""
+    """PyTorch, of the extra `train`, is there: without it tests/test_first_answer.py runs the command."""
     names = [f"rales.{name_of(path)}".rstrip(".") for path in modules() if name_of(path) != "__main__"]
     ended = python(WITHOUT.format(blocked=OPTIONAL, names=names, lazy=["requests"]))
     assert ended.returncode == 0, ended.stderr

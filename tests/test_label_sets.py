@@ -17,7 +17,8 @@ from rales.data.annotations import read_annotation
 from rales.errors import UsageError
 from rales.evaluation import recordings
 from rales.evaluation.metrics import compute_metrics, independent_metrics, mean_auroc, normal_threshold
-from rales.export.artefact import make_artefact, make_probe
+from rales.export.artefact import make_probe
+from rales.export.make_artefact import make_artefact
 from rales.export.torch_export import wave_to_probabilities
 from rales.inference.audio_reader import find_cycles
 from rales.inference.prediction_writers import audacity_labels, format_labels, raven_selections

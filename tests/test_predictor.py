@@ -323,6 +323,7 @@ def test_without_a_name_the_model_of_the_package_is_loaded(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(hub.SHIPPED, "rales", tmp_path / "rales.safetensors")
+    monkeypatch.setitem(hub.GRAPHS, "rales", tmp_path / "rales.onnx")
     for name in (None, "rales"):
         with pytest.raises(UsageError, match="lacks its model rales"):
             rales.load(name)

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from rales.data.splits import digest_cycles
+from rales.environment import describe_environment
 from rales.files.atomic import atomic_write, lock_folder
 from rales.files.json_files import flatten_json
 from rales.files.writers import copy_file, write_csv, write_json
@@ -331,7 +332,7 @@ def test_the_digest_sees_every_change(column: str) -> None:
 
 
 def test_environment_names_versions_and_commit() -> None:
-    found = run_folder.describe_environment()
+    found = describe_environment()
     assert torch.__version__.startswith(found["versions"]["torch"])  # PyPI's builds do not name theirs: 2.15.0+cu132
     assert set(found["versions"]) >= {"python", "rales", "numpy", "pandas", "soundfile", "soxr", "safetensors"}
     assert isinstance(found["commit"], str)

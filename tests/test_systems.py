@@ -17,7 +17,7 @@ from rales.data.dataset import Batch, expand_rows, load_dataset, make_preparatio
 from rales.data.icbhi import DEVICES, sex_and_age
 from rales.errors import UsageError
 from rales.evaluation import predictions
-from rales.export import engine_selection
+from rales.export.load import load_with_engine
 from rales.inference import attribution
 from rales.inference.evaluate import evaluate_run
 from rales.jobs import reproduce, sweep
@@ -386,10 +386,10 @@ def test_wang_gives_cycles_the_spectrum_of_another_device(cycles: pd.DataFrame, 
 def test_no_graph_is_made_of_a_system_that_sees_more_than_a_waveform(
     name: str, trained: Any, cycles: pd.DataFrame
 ) -> None:
-    model = engine_selection.load_with_engine(trained(name), device="cpu", recordings=1000, tell=pytest.fail)
+    model = load_with_engine(trained(name), device="cpu", recordings=1000, tell=pytest.fail)
     assert model.engine == model.torch_engine
     with pytest.raises(UsageError, match=f"--engine onnx: a model of recipe {name} sees more than a waveform"):
-        engine_selection.load_with_engine(trained(name), "onnx", "cpu")
+        load_with_engine(trained(name), "onnx", "cpu")
     with pytest.raises(ValueError, match="does not look at a log-mel picture"):
         attribution.explain_cycle(model, cycles["path"].iloc[0], 1)
 

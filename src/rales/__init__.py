@@ -48,7 +48,7 @@ def load(path_or_name: str | Path | None = None, device: str = "auto") -> "Predi
     device
         `cpu`, `cuda`, `mps` or `auto`.
     """
-    from rales.export.engine_selection import load_with_engine  # torch takes seconds: only when needed
+    from rales.export.load import load_with_engine  # not with the package, which a program may import for a part
 
     return load_with_engine(path_or_name, device=device)
 
@@ -125,6 +125,9 @@ def train(
     -------
     The figures of evaluation.json: specificity, sensitivity, score, confusion and more.
     """
+    from rales.optional_packages import require_torch
+
+    require_torch("rales.train")
     from rales.inference.train import train_recipe
 
     return train_recipe(recipe, data, out, progress=progress, **settings)

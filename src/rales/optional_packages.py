@@ -16,10 +16,21 @@ def require_packages(what: str, extra: str, *packages: str) -> None:
             raise UsageError(f"{what} {sentence}")
 
 
+def require_torch(what: str) -> None:
+    """What is asked for -> a UsageError where PyTorch, which a core installation answers without, is not there; it is
+    not imported."""
+    if not is_installed("torch"):
+        raise UsageError(f"{what} {describe_missing('torch', 'train')}")
+
+
+def describe_missing(package: str, extra: str) -> str:
+    return f'needs the package {package}, which is not installed: pip install "rales[{extra}]"'
+
+
 def find_missing_package(package: str, extra: str) -> str:
     """Package and the extra it is in -> what is wrong with it and what to do, "" if it can be imported."""
-    if find_spec(package) is None:
-        return f'needs the package {package}, which is not installed: pip install "rales[{extra}]"'
+    if not is_installed(package):
+        return describe_missing(package, extra)
     try:
         import_module(package)
     except Exception as error:  # a package half installed, or built for other versions of what it stands on
@@ -28,6 +39,11 @@ def find_missing_package(package: str, extra: str) -> str:
             f'pip install --upgrade "rales[{extra}]", which takes versions that fit each other'
         )
     return ""
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be found; it is not imported."""
+    return find_spec(package) is not None
 
 
 def summarise_error(error: Exception) -> str:

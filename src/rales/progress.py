@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from tqdm import asyncio, auto, std
+from tqdm import std
 
 LOG_EVERY_S = 60.0
 LOG_LINE = "{desc}: {n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
@@ -25,6 +25,8 @@ def progress_bar(
     if not shown:
         return std.tqdm(items, disable=True, **options)
     if in_notebook():
+        from tqdm import auto
+
         return auto.tqdm(items, **options)
     if sys.stderr.isatty():
         return std.tqdm(items, **options)
@@ -33,6 +35,10 @@ def progress_bar(
 
 def in_notebook() -> bool:
     """-> whether tqdm found a notebook that can show its widgets."""
+    if "IPython" not in sys.modules:
+        return False
+    from tqdm import asyncio, auto  # which asks IPython, and takes a while
+
     return auto.tqdm is not asyncio.tqdm_asyncio
 
 

@@ -129,6 +129,13 @@ def scales_batches(audio: object) -> bool:
     return getattr(audio, "scope", "clip") == "batch"
 
 
+def scored_together(recipe: Any, usual: int) -> int:
+    """Recipe -> how many rows are scored at a time, wherever a model is asked: `usual`, unless audio.scope=batch makes
+    an answer depend on the others of its batch. Then they are those of a part alone, in the order of the table, as many
+    as train together, so that training, evaluation and prediction give one answer."""
+    return recipe.settings.train.batch_size if recipe.scales_batches else usual
+
+
 @dataclass(frozen=True)
 class SpecAugment:
     """Stripes of a spectrogram that training hides (paper 4.3.1)."""

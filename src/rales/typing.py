@@ -1,6 +1,6 @@
 """The array types of the package, under the names that its signatures use."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,3 +13,10 @@ IntArray = NDArray[np.int64]  # class numbers, row numbers, counts
 IndexArray = NDArray[np.intp]
 Probabilities = NDArray[np.float64]  # (N, classes)
 Row = dict[str, Any]  # of a database or of JSON: column -> value
+
+
+class Columns(Protocol):
+    """Columns of equal length by name: a dict of them, or a table of pandas, which takes half a second to import."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
+    def __contains__(self, name: Any, /) -> bool: ...

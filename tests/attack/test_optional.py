@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from rales.export.engine_selection import AUTO_ENGINE_MIN_RECORDINGS
+from rales.export.load import AUTO_ENGINE_MIN_RECORDINGS
 from tests import tiny
 from tests.conftest import REPOSITORY
 

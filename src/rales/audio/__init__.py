@@ -1,8 +1,13 @@
 """Signal functions: read audio files, compute log-mel spectrograms, augment waveforms and spectrograms."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from rales.audio.io import AudioInfo, fade_edges, icbhi_cycle, read_audio_info, read_waveform, resample_waveform
-from rales.audio.logmel import IcbhiLogMel, M2DLogMel, htk_mel_filters, slaney_mel_filters
-from rales.audio.spec_augment import mix_logmels, spec_augment, time_warp
+
+if TYPE_CHECKING:
+    from rales.audio.logmel import IcbhiLogMel, M2DLogMel, htk_mel_filters, slaney_mel_filters
+    from rales.audio.spec_augment import mix_logmels, spec_augment, time_warp
 
 __all__ = [
     "AudioInfo",
@@ -19,3 +24,12 @@ __all__ = [
     "spec_augment",
     "time_warp",
 ]
+# What computes in torch, whose import takes seconds, is loaded when it is asked for
+_IN_TORCH = dict.fromkeys(("IcbhiLogMel", "M2DLogMel", "htk_mel_filters", "slaney_mel_filters"), "rales.audio.logmel")
+_IN_TORCH |= dict.fromkeys(("mix_logmels", "spec_augment", "time_warp"), "rales.audio.spec_augment")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _IN_TORCH:
+        return getattr(import_module(_IN_TORCH[name]), name)
+    raise AttributeError(f"module 'rales.audio' has no attribute {name!r}")

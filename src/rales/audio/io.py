@@ -6,14 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import soundfile
 import soxr
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from rales.audio.open_audio import (
     HIGHEST,
@@ -25,6 +23,9 @@ from rales.audio.open_audio import (
 )
 from rales.errors import FileError
 from rales.typing import Waveform
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PathLike = str | os.PathLike[str]
 
@@ -243,18 +244,18 @@ def _linear_ramp(samples: int) -> Waveform:
 
 @overload
 def icbhi_cycle(
-    wave: Tensor, samples: int = ..., pad: Literal["repeat", "zero"] = ..., fade_samples: int = ...
-) -> Tensor: ...
+    wave: "Tensor", samples: int = ..., pad: Literal["repeat", "zero"] = ..., fade_samples: int = ...
+) -> "Tensor": ...
 @overload
 def icbhi_cycle(
     wave: NDArray[Any], samples: int = ..., pad: Literal["repeat", "zero"] = ..., fade_samples: int = ...
 ) -> Waveform: ...
 def icbhi_cycle(
-    wave: NDArray[Any] | Tensor,
+    wave: "NDArray[Any] | Tensor",
     samples: int = 128000,
     pad: Literal["repeat", "zero"] = "repeat",
     fade_samples: int = 1000,
-) -> Waveform | Tensor:
+) -> "Waveform | Tensor":
     """Bring one cycle (N,) at 16 kHz to a fixed length: (samples,) float32.
 
     The steps of the public ICBHI code (ilyassmoummad/scl_icbhi2017): fade in and out; a longer cycle keeps its first
@@ -277,7 +278,9 @@ def icbhi_cycle(
     ValueError
         The waveform is empty or not one-dimensional.
     """
-    if isinstance(wave, Tensor):
+    if not isinstance(wave, np.ndarray):
+        import torch  # which is there, as the wave is a tensor
+
         cycle = icbhi_cycle(wave.detach().to("cpu", torch.float32).numpy(), samples, pad, fade_samples)
         return torch.from_numpy(cycle).to(wave.device)
     if wave.ndim != 1 or wave.size == 0:

@@ -1,10 +1,32 @@
-"""Bring cycles to a fixed length as the earlier systems do: split long ones, fill up short ones."""
+"""Bring cycles to a fixed length, each system in its way: split long ones, fill up short ones."""
 
 from typing import Literal
 
 import numpy as np
 
+from rales.audio.io import fade_edges, icbhi_cycle, resample_waveform
 from rales.typing import Waveform
+
+Pad = Literal["repeat", "zero", "duplicate", "reflect"]
+
+
+def prepare_waveform(
+    wave: Waveform,
+    native_hz: int,
+    *,
+    rate_hz: int,
+    samples: int,
+    resampler: Literal["soxr", "sinc"],
+    pad: Pad,
+    fade_samples: int,
+) -> Waveform:
+    """One cycle as recorded (N,) -> (samples,) as a network hears it: resampled, faded, cut or filled up."""
+    wave = resample_waveform(wave, native_hz, to_hz=rate_hz, method=resampler)
+    if pad == "duplicate":
+        return pad_by_repetition(fade_edges(wave, fade_samples)[:samples], samples)
+    if pad == "reflect":
+        return pad_by_reflection(fade_edges(wave, fade_samples), samples)
+    return icbhi_cycle(wave, samples=samples, pad=pad, fade_samples=fade_samples)
 
 
 def split_long_cycle(wave: Waveform, samples: int) -> list[Waveform]:

@@ -41,6 +41,7 @@ app["--help"].group = app["--install-completion"].group = app["--version"].group
 
 
 GO_ON = ("train", "pretrain", "sweep", "reproduce", "protocol", "layers", "weights")  # and a manifest's prediction
+IN_EXTRAS = {"torch": "train", "sklearn": "train"}  # whole words stand on these; of other packages a job says so itself
 NO_MEMORY = ("out of memory", "can't allocate memory")  # of a GPU, of the processor
 
 
@@ -75,6 +76,13 @@ def main(words: list[str] | None = None) -> None:
         from rales.errors import UsageError
 
         exit_with_sentence(str(error), 2 if isinstance(error, UsageError) else 1)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in IN_EXTRAS:
+            raise
+        from rales.optional_packages import describe_missing
+
+        exit_with_sentence(f"rales {' '.join(words[:1])} {describe_missing(package, IN_EXTRAS[package])}", 2)
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
             raise

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rales.files.csv_cells import make_encodable, one_line
@@ -46,3 +46,9 @@ def map_texts(value: Any, function: Callable[[str], str]) -> Any:
 def table_records(table: "pd.DataFrame") -> list[dict[str, Any]]:
     """Table -> its rows for JSON, a missing value as null."""
     return [{str(k): (None if v != v else v) for k, v in row.items()} for row in table.to_dict("records")]
+
+
+def column_records(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Columns of equal length, lists or arrays -> their rows for JSON, a missing value as null."""
+    plain = [values.tolist() if hasattr(values, "tolist") else values for values in columns.values()]
+    return [dict(zip(columns, (None if v != v else v for v in row), strict=True)) for row in zip(*plain, strict=True)]

@@ -47,7 +47,7 @@ def export(
     from rales.cli import result_lines
     from rales.data import read_cycles, splits
     from rales.export.build import check_request, export_model
-    from rales.export.engine_selection import artefact_format
+    from rales.export.load import artefact_format
     from rales.inference.output_paths import check_outputs, model_files
     from rales.models.hub import SHIPPED
     from rales.training import run_folder

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from rales.cli.console import print_message, print_result, table_records
+from rales.cli.console import column_records, print_message, print_result, table_records
 from rales.cli.options import (
     Address,
     ComputedBy,
@@ -23,6 +23,7 @@ from rales.cli.options import (
     Recordings,
     Run,
 )
+from rales.environment import limit_threads
 from rales.errors import UsageError
 from rales.files.csv_cells import one_line
 from rales.labels import LabelSet
@@ -100,11 +101,10 @@ def predict(
         Where recordings may lie that a manifest names by address, such as s3://bucket/ or https://host/folder/;
         repeatable. Without it a manifest names files of this machine alone.
     """
-    import torch
-
     from rales.data.recording_annotations import is_named_source
-    from rales.export import engine_selection
+    from rales.export.load import AUTO_ENGINE_MIN_RECORDINGS, load_with_engine
     from rales.inference import audio_reader, prediction_writers
+    from rales.inference.predictor import make_tables
 
     if bool(paths) == (manifest is not None):
         raise UsageError("expected paths of recordings, or --manifest with a list of them")
@@ -123,27 +123,25 @@ def predict(
     sources, where = audio_reader.find_sources(paths, cycles)
     named = [path for path in paths if is_named_source(path)]
     check_prediction_files(out, form, status, summary, sources, named, model)
-    if len(sources) >= engine_selection.AUTO_ENGINE_MIN_RECORDINGS:
-        torch.set_num_threads(1)  # and recordings side by side: the threads of a small network mostly wait
-    classifier = engine_selection.load_with_engine(
-        model, engine, device or "auto", recordings=len(sources), tell=print_message
-    )
+    if len(sources) >= AUTO_ENGINE_MIN_RECORDINGS:
+        limit_threads(1)  # and recordings side by side: the threads of a small network mostly wait
+    classifier = load_with_engine(model, engine, device or "auto", recordings=len(sources), tell=print_message)
     decision = classifier.decision(min_confidence, threshold, sets)
-    collected = PredictionSummary(cycles=json or out is None, label_set=classifier.label_set)
+    collected = PredictionSummary(cycles=json or out is None, label_set=classifier.label_set, notice=decision.notice)
     collected.pooling = classifier.calibration.get("recordings")
 
     gate = quality == "on"
-    files = prediction_writers.open_predictions(out, form, sources) if out else nullcontext(lambda *_: list[Path]())
+    files = prediction_writers.open_predictions(out, form, sources) if out else nullcontext()
     with files as append:  # each table is written as it comes, so that there is never a list of all cycles
-        tables = classifier.tables(sources, collected.problems, decision, cycles=where, quality=gate, progress=True)
-        for table, state in tables:
-            collected.add(table, state, append(table, state))
+        answers = classifier.answers(sources, collected.problems, decision, cycles=where, quality=gate, progress=True)
+        for table, state in answers:
+            collected.add(table, state, append(*make_tables(table, state, decision)) if append else [])
     if out:
         print_message(collected.sentence())
     if status is not None:
-        prediction_writers.write_table(collected.status, status)
+        prediction_writers.write_table(map(make_table, collected.status), status)
     if summary is not None:
-        prediction_writers.write_table([collected.ranked_summary()] if collected.summary else [], summary)
+        prediction_writers.write_table([collected.summary_table()], summary)
 
     about = {"calibration": classifier.calibration or None, "notice": decision.notice, "model": classifier.digest}
     return print_predictions(collected, about, as_json=json, in_file=out is not None, summarised=summary is not None)
@@ -238,45 +236,52 @@ class PredictionSummary:
 
     cycles: bool
     label_set: LabelSet
-    pooling: "dict[str, Any] | None" = None
-    tables: "list[pd.DataFrame]" = field(default_factory=list)
-    status: "list[pd.DataFrame]" = field(default_factory=list)
-    summary: "list[pd.DataFrame]" = field(default_factory=list)
+    notice: str = ""
+    pooling: dict[str, Any] | None = None
+    tables: list[dict[str, Any]] = field(default_factory=list)
+    status: list[dict[str, Any]] = field(default_factory=list)
+    summary: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     files: dict[Path, None] = field(default_factory=dict)
     rows: int = 0
 
-    def add(self, table: "pd.DataFrame", status: "pd.DataFrame", files: list[Path]) -> None:
-        """Cycles and status of some recordings, and the files that they are in."""
-        from rales.evaluation import recordings
-        from rales.evaluation.predictions import summarise_recordings
+    def add(self, table: dict[str, Any], status: dict[str, Any], files: list[Path]) -> None:
+        """Columns of cycles and of the status of some recordings, and the files that they are in."""
+        from rales.evaluation.predictions import count_answers
+        from rales.evaluation.recordings import answer_columns
 
-        self.rows += len(table)
+        self.rows += len(table["cycle"])
         self.files |= dict.fromkeys(files)
         self.status.append(status)
-        counts = summarise_recordings(table, self.label_set)
-        self.summary.append(recordings.add_answers(counts, table, self.pooling))
+        counts = count_answers(table, self.label_set)
+        self.summary.append(counts | answer_columns(table, self.pooling) if self.label_set.is_icbhi else counts)
         if self.cycles:
             self.tables.append(table)
 
     def not_judged(self) -> list[str]:
         from rales.evaluation.predictions import unjudged_sentences
 
-        return [sentence for table in self.status for sentence in unjudged_sentences(table)]
+        return [sentence for columns in self.status for sentence in unjudged_sentences(columns)]
 
-    def ranked_summary(self) -> "pd.DataFrame":
-        """-> a row per recording, the most likely abnormal ones first."""
+    def ranked_recordings(self) -> list[dict[str, Any]]:
+        """-> a row per recording, the most likely abnormal ones first, those without an answer last."""
+        from rales.evaluation.recordings import COLUMNS
+
+        rows = [row for columns in self.summary for row in column_records(columns)]
+        answers = [row.get(COLUMNS[0]) for row in rows]
+        ranked = sorted(range(len(rows)), key=lambda n: (answers[n] is None, -(answers[n] or 0)))
+        return [rows[number] for number in ranked]
+
+    def summary_table(self) -> "pd.DataFrame":
+        """-> the same as a table, with its notice."""
         import pandas as pd
 
         from rales.evaluation.recordings import sort_by_answer
 
-        filled = [table for table in self.summary if len(table)] or self.summary[:1]
-        ranked = sort_by_answer(pd.concat(filled, ignore_index=True))
-        ranked.attrs.update(filled[0].attrs)
+        filled = [columns for columns in self.summary if len(columns["path"])] or self.summary[:1]
+        ranked = sort_by_answer(pd.concat(map(make_table, filled), ignore_index=True))
+        ranked.attrs["notice"] = self.notice
         return ranked
-
-    def ranked_recordings(self) -> list[dict[str, Any]]:
-        return table_records(self.ranked_summary()) if self.summary else []
 
     def pooling_notice(self) -> str:
         from rales.evaluation.recordings import pooling_notice
@@ -286,30 +291,37 @@ class PredictionSummary:
     def sentence(self) -> str:
         if not self.files:
             return "no cycle, no file written"
-        count = sum(len(table) for table in self.summary)
+        count = sum(len(columns["path"]) for columns in self.summary)
         more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
         return f"{self.rows} cycles of {count} recording{'s' if count > 1 else ''}: {next(iter(self.files))}{more}"
 
     def document(self) -> dict[str, Any]:
-        cycles = [row for table in self.tables for row in table_records(table)]
+        cycles = [row for columns in self.tables for row in column_records(columns)]
         if not any(row["true_label"] for row in cycles):
             cycles = [{name: value for name, value in row.items() if name != "true_label"} for row in cycles]
         return {
             "cycles": cycles,
             "recordings": self.ranked_recordings(),
             **({"recordings_notice": self.pooling_notice()} if self.label_set.is_icbhi else {}),
-            "status": [row for table in self.status for row in table_records(table)],
+            "status": [row for columns in self.status for row in column_records(columns)],
             "problems": self.problems,
         }
 
 
-def print_notes(status: "list[pd.DataFrame]") -> None:
+def make_table(columns: dict[str, Any]) -> "pd.DataFrame":
+    """Columns -> table; pandas is imported where one is asked for."""
+    import pandas as pd
+
+    return pd.DataFrame(columns)
+
+
+def print_notes(status: list[dict[str, Any]]) -> None:
     """What there is to say of recordings that were read, on stderr; of very many the first."""
-    read = [table.loc[(table["status"] == "ok") & (table["sentence"] != "")] for table in status]
+    rows = [row for columns in status for row in column_records(columns)]
     notes = [
         sentence if sentence.startswith(splitext(path)[0]) else f"{path}: {sentence}"  # of its annotation, or its own
-        for table in read
-        for path, sentence in zip(map(one_line, table["path"]), table["sentence"], strict=True)
+        for path, sentence in ((one_line(row["path"]), row["sentence"]) for row in rows if row["status"] == "ok")
+        if sentence
     ]
     for note in notes[:MOST_NOTES]:
         print_message(f"note: {note}")
@@ -363,10 +375,10 @@ def segments(
         Seconds of sound before and behind each clip.
     """
     from rales.cli import result_lines
-    from rales.inference.load_model import load_model
+    from rales.export.load import load_with_engine
     from rales.inference.segments import cut_segments
 
-    classifier = load_model(model, device or "auto")
+    classifier = load_with_engine(model, device=device or "auto")
     found = cut_segments(
         classifier,
         paths,

@@ -246,7 +246,7 @@ def evaluate(
     """
     from rales.cli import result_lines
     from rales.evaluation.decision_layer import SHIFTS_S
-    from rales.export.engine_selection import artefact_format, load_with_engine
+    from rales.export.load import artefact_format, load_with_engine
     from rales.inference.ensemble import evaluate_ensemble
     from rales.inference.evaluate import evaluate_data
     from rales.inference.evaluate_events import evaluate_events

@@ -3,8 +3,7 @@
 import inspect
 import re
 from pathlib import Path
-
-from pandas import DataFrame
+from typing import TYPE_CHECKING
 
 from rales.data import annotation_dialects, icbhi, kauh, manifest, sprsound
 from rales.data.event_readers import read_events
@@ -13,6 +12,9 @@ from rales.data.sprsound_tasks import take_recordings
 from rales.errors import UsageError
 from rales.labels import CLASSES, ICBHI, RECORDING_TASKS, LabelSet
 from rales.registry import READERS
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = ["CLASSES", "Audit", "audit_data", "read_cycles", "read_events"]
 
@@ -24,7 +26,7 @@ def read_cycles(
     audio: bool = True,
     needs_split: bool = True,
     label_set: LabelSet = ICBHI,
-) -> DataFrame:
+) -> "DataFrame":
     """Read a data folder or a manifest into the cycles table, one row per cycle.
 
     Columns: recording, cycle, patient, start_s, end_s, crackle, wheeze, label, device, location, mode, split, path, and

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rales.data import waveform_cache
 from rales.labels import ICBHI, LabelSet
-from rales.settings import Waveform
+from rales.settings import Waveform, scored_together
 
 Rows = NDArray[np.int64]
 
@@ -183,13 +183,6 @@ def make_preparation(recipe: PreparesRows) -> waveform_cache.Preparation:
         pad=audio.pad,
         fade_samples=audio.fade_samples,
     )
-
-
-def scored_together(recipe: PreparesRows, usual: int) -> int:
-    """Recipe -> how many rows are scored at a time, wherever a model is asked: `usual`, unless audio.scope=batch makes
-    an answer depend on the others of its batch. Then they are those of a part alone, in the order of the table, as many
-    as train together, so that training, evaluation and prediction give one answer."""
-    return recipe.settings.train.batch_size if recipe.scales_batches else usual
 
 
 def class_numbers(cycles: pd.DataFrame, label_set: LabelSet = ICBHI) -> NDArray[np.int64]:

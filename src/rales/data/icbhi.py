@@ -7,6 +7,8 @@ recordings of one's own beside annotations in any form of `annotations`, some of
 in several folders.
 """
 
+from __future__ import annotations
+
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -14,8 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-
-from pandas import DataFrame
+from typing import TYPE_CHECKING
 
 from rales.audio.open_audio import AUDIO_SUFFIXES
 from rales.data.annotations import PROGRAMS, read_annotation, unlabelled_problem
@@ -39,6 +40,9 @@ from rales.data.reader import (
     unread_note,
     without_copies,
 )
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 DEVICES = ("AKGC417L", "LittC2SE", "Litt3200", "Meditron")
 LOCATIONS = ("Tc", "Al", "Ar", "Pl", "Pr", "Ll", "Lr")

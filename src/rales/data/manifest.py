@@ -19,6 +19,8 @@
   what counts, also where a column `true_label` says something else.
 """
 
+from __future__ import annotations
+
 import difflib
 import os
 import re
@@ -26,8 +28,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-from pandas import DataFrame
+from typing import TYPE_CHECKING
 
 from rales.data import icbhi
 from rales.data.annotation_dialects import (
@@ -61,6 +62,9 @@ from rales.errors import FileError
 from rales.files.atomic import atomic_write
 from rales.files.csv_cells import defuse_table
 from rales.labels import CLASSES, ICBHI, JOINED, NOTHING, LabelSet, fold_word
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SPLIT_WORDS = ("train", "test", "validation")
 

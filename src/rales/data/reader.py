@@ -5,6 +5,8 @@ per recording, with its cycles or with the problems that make it unusable. From 
 DataFrame of training and `audit_of` the report of `rales check`, so the two can never disagree about what is damaged.
 """
 
+from __future__ import annotations
+
 import codecs
 import filecmp
 import itertools
@@ -15,9 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
-
-from pandas import DataFrame
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from rales.audio.io import AudioInfo, read_audio_info, read_blocks
 from rales.audio.open_audio import UNREAD_SUFFIXES, NoRoom, check_is_file, reraise_as_sentences
@@ -25,6 +25,9 @@ from rales.data.splits import overlap_patients
 from rales.errors import FileError, FileSystemError, MissingFileError
 from rales.files.csv_cells import one_line
 from rales.labels import CLASSES, ICBHI, LabelSet
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 COLUMNS = (
     "recording",
@@ -208,6 +211,8 @@ def refuse_damage(found: DatasetContents, *, skip_damaged: bool, needs_split: bo
 def recordings_table(found: DatasetContents) -> DataFrame:
     """What a reader found -> one row per usable recording with a label: recording, patient, device, location, mode,
     split, path, the flags of `Findings`, then the reader's own columns."""
+    from pandas import DataFrame  # not with the module, which a first answer loads
+
     rows = []
     for recording in found.recordings:
         said = find_findings(recording)
@@ -544,6 +549,8 @@ def _all_problems(found: DatasetContents, *, needs_split: bool) -> list[str]:
 
 
 def _cycles_frame(found: DatasetContents) -> DataFrame:
+    from pandas import DataFrame
+
     rows = [
         (
             *(recording.name, position, recording.patient, cycle.start_s, cycle.end_s, cycle.crackle, cycle.wheeze),

@@ -5,17 +5,22 @@ Every function returns a new table and keeps patients whole, except `split_offic
 leaky ones, which show what keeping them whole is worth.
 """
 
+from __future__ import annotations
+
 import difflib
 import hashlib
 import random
 from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pandas import DataFrame, Series
 
 from rales.data.published_folds import RESPIRENET
 from rales.settings import RunSettings, Split
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
 
 FOLDS = 5  # unless asked for otherwise
 MADE_OF = "_overlay"  # in the name of a recording, behind that of the one that it was made of
@@ -142,7 +147,7 @@ def hold_out_validation(cycles: DataFrame, share: float = 0.2, seed: int = 0) ->
     return result
 
 
-def assign_folds(cycles: DataFrame, k: int | None = None, seed: int = 0) -> "Series[int]":
+def assign_folds(cycles: DataFrame, k: int | None = None, seed: int = 0) -> Series[int]:
     """Cycles -> a column `fold` (0 to k-1) for all rows; every patient is in one fold, cycles and classes are even.
 
     Without `k` there are five folds, or as many as patients if these are fewer. Patients go one by one, roughly from
@@ -172,7 +177,7 @@ def assign_folds(cycles: DataFrame, k: int | None = None, seed: int = 0) -> "Ser
     return cycles["patient"].map(dict(zip(counts.index, assigned.tolist(), strict=True))).astype(int).rename("fold")
 
 
-def select_fold(cycles: DataFrame, assignment: "Series[int]", i: int) -> DataFrame:
+def select_fold(cycles: DataFrame, assignment: Series[int], i: int) -> DataFrame:
     """Cycles and the column of `assign_folds` -> the same table with fold `i` as test and all other rows as train."""
     known = sorted(set(assignment))
     if i not in known:
@@ -180,7 +185,7 @@ def select_fold(cycles: DataFrame, assignment: "Series[int]", i: int) -> DataFra
     return cycles.assign(split=np.where(assignment == i, "test", "train"))
 
 
-def assign_published_folds(cycles: DataFrame) -> "Series[int]":
+def assign_published_folds(cycles: DataFrame) -> Series[int]:
     """Cycles of ICBHI 2017 -> RespireNet's fold of each (0 to 4); -1 of a patient whom its list does not have.
 
     ValueError: none of the patients is in the list.
@@ -222,7 +227,7 @@ def hold_out_at_random(cycles: DataFrame, name: str, share: float, seed: int) ->
     """
     units, train = list_units(cycles, name), cycles["split"] == "train"
     kept = draw_units([unit for unit, trains in zip(units, train, strict=True) if trains], 1 - share, seed)
-    held_out = train & ~Series([unit in kept for unit in units], index=cycles.index)
+    held_out = train & np.array([unit not in kept for unit in units], dtype=np.bool_)
     return cycles.assign(split=cycles["split"].mask(held_out, "validation"))
 
 

@@ -6,14 +6,15 @@ today's has `Classification/train_classification_json` and `valid_classification
 under `Detection`: what is for validation there is the test side of the challenges.
 """
 
+from __future__ import annotations
+
 import difflib
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-
-from pandas import DataFrame
+from typing import TYPE_CHECKING
 
 from rales.audio.open_audio import AUDIO_SUFFIXES
 from rales.data.annotation_dialects import cell_text
@@ -42,6 +43,9 @@ from rales.data.reader import (
 from rales.data.sprsound_tasks import NO_ROWS
 from rales.errors import FileError
 from rales.files.json_files import parse_json
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 DEVICE = "Yunting"
 EVENT_FLAGS = {  # event type -> (crackle, wheeze); continuous sounds count as wheezes

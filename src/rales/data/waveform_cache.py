@@ -23,15 +23,14 @@ import pandas as pd
 from filelock import Timeout
 from platformdirs import user_cache_path
 
-from rales.audio.io import fade_edges, icbhi_cycle, read_waveform, resample_waveform
-from rales.audio.padding import pad_by_reflection, pad_by_repetition
+from rales.audio.io import read_waveform, resample_waveform
+from rales.audio.padding import Pad, prepare_waveform
 from rales.errors import DiskFullError
 from rales.files.atomic import Lock, sync_folder
 from rales.files.json_files import read_json
 from rales.progress import progress_bar
 
 Wave = npt.NDArray[np.float32]
-Pad = Literal["repeat", "zero", "duplicate", "reflect"]
 
 FORMAT = 2  # raise it when `read_cycle_waveform`, or what it calls, computes other samples from the same recording
 WAIT_BEFORE_MESSAGE_S = 5.0
@@ -165,25 +164,6 @@ def read_cycle_waveform(
     return prepare_waveform(
         wave, native_hz, rate_hz=rate_hz, samples=samples, resampler=resampler, pad=pad, fade_samples=fade_samples
     )
-
-
-def prepare_waveform(
-    wave: Wave,
-    native_hz: int,
-    *,
-    rate_hz: int,
-    samples: int,
-    resampler: Literal["soxr", "sinc"],
-    pad: Pad,
-    fade_samples: int,
-) -> Wave:
-    """One cycle as recorded (N,) -> (samples,): the last steps of `read_cycle_waveform`."""
-    wave = resample_waveform(wave, native_hz, to_hz=rate_hz, method=resampler)
-    if pad == "duplicate":
-        return pad_by_repetition(fade_edges(wave, fade_samples)[:samples], samples)
-    if pad == "reflect":
-        return pad_by_reflection(fade_edges(wave, fade_samples), samples)
-    return icbhi_cycle(wave, samples=samples, pad=pad, fade_samples=fade_samples)
 
 
 def read_resampled_segment(

@@ -22,6 +22,7 @@ from rales.labels import MOST_CLASSES
 from rales.typing import FloatArray
 
 FIGURES: Final = ("specificity", "sensitivity", "score")
+NORMAL_97_5: Final = 1.959963984540054  # `scipy.special.ndtri(0.975)`, the half width of 95 % in deviations
 # (..., width + width²) sums of rows and of their products, units, width -> figures (..., F) and their errors (..., F)
 Figures = Callable[[FloatArray, int, int], tuple[FloatArray, FloatArray]]
 
@@ -263,13 +264,11 @@ def wilson_interval(count: int, total: int) -> tuple[float, float]:
 
     Wilson, JASA 22 (1927) 209; that of `scipy.stats`, whose import costs a first answer a second.
     """
-    from scipy.special import ndtri
-
     if not 0 <= count <= total:
         raise ValueError(f"{count} of {total}, expected a count between 0 and the total")
     if total == 0:
         return 0.0, 1.0
-    z, share = float(ndtri(0.975)), count / total
+    z, share = NORMAL_97_5, count / total
     middle = (2 * count + z**2) / (2 * (total + z**2))
     half = z / (2 * (total + z**2)) * sqrt(4 * total * share * (1 - share) + z**2)
     return 0.0 if count == 0 else middle - half, 1.0 if count == total else middle + half

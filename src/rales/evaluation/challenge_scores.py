@@ -8,21 +8,23 @@ BioCAS-2023-Grand_Challenge:src/utils/metric.py, 2023). Means over classes of on
 papers print, are another score.
 """
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pandas as pd
 
 from rales.evaluation.bootstrap import bootstrap_intervals
 from rales.evaluation.metrics import count_outcomes, outcome_scores
 from rales.labels import POOR, RECORDING_TASKS, LabelSet, fold_word
 from rales.typing import IntArray
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 KEY: Final = "sprsound_task"
 FIGURES: Final = ("se", "sp", "as", "hs")
 
 
-def score_challenge(rows: pd.DataFrame, true: IntArray, called: IntArray, label_set: LabelSet) -> dict[str, Any]:
+def score_challenge(rows: "pd.DataFrame", true: IntArray, called: IntArray, label_set: LabelSet) -> dict[str, Any]:
     """Rows of SPRSound with `test_part`, their classes (N,) and what they were called (N,) -> `task` and `sides`: all,
     inter, intra and the like -> figures of `score_task`; {} for rows or classes of another kind.
 

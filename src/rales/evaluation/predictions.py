@@ -1,13 +1,13 @@
 """Turn probabilities and true classes into the prediction table and the metrics of an evaluation."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from torch import Tensor
 
 from rales.errors import UsageError
 from rales.evaluation import bootstrap
@@ -19,11 +19,17 @@ from rales.evaluation.metrics import (
     normal_threshold,
     predict_at_class_thresholds,
     predict_at_threshold,
+    safe_ratio,
     scores_at_threshold,
 )
 from rales.evaluation.own_metrics import own_metrics_with_intervals
+from rales.evaluation.recordings import group_rows
 from rales.labels import ICBHI, LabelSet
-from rales.typing import IntArray, Probabilities
+from rales.typing import Columns, IntArray, Probabilities
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
 
 NOTICE = "Research tool, not a diagnosis."
 SETS_COLUMN = "prediction_set"
@@ -39,6 +45,7 @@ def pool_cycle_logits(
     frequent classes the lowest), so its most probable class is the majority's. Of independent classes it is the mean
     over all pieces. Where every cycle is one row, nothing changes.
     """
+    import pandas as pd
     from scipy.special import expit, logit
 
     parent, _ = pd.factorize(rows["recording"].astype(str) + "/" + rows["cycle"].astype(str))
@@ -145,75 +152,99 @@ class Decision:
         return predict_at_threshold(probabilities, self.threshold, self.label_set)
 
 
-def predictions_table(
-    rows: pd.DataFrame,
-    probabilities: Probabilities,
-    decision: Decision | None = None,
-    devices: Sequence[str] | None = None,
-) -> pd.DataFrame:
-    """Rows of the cycles table and their (n, classes) probabilities -> the prediction columns of every output.
+def label_columns(
+    probabilities: Probabilities, decision: Decision, devices: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """(n, classes) probabilities, and the devices of the rows ("" where unknown) -> the columns of the answers: label,
+    p_…, the set of labels, `uncertain`.
 
-    A row of NaN probabilities, whose sound could not be judged, has no label, and its set holds any. The classes are
-    those of the decision; `devices` are those of the rows where they have no such column ("" where unknown).
+    A row of NaN probabilities, whose sound could not be judged, has no label, and its set holds any.
     """
-    decision = decision or Decision()
     label_set = decision.label_set
-    table = rows[["recording", "cycle", "start_s", "end_s"]].reset_index(drop=True)
     is_judged = np.logical_not(np.isnan(probabilities).any(axis=1, keepdims=True))[:, 0]
-    raw, probabilities = probabilities, probabilities.copy()
-    probabilities[is_judged] = decision.cool(raw[is_judged])
-    chosen = decision.choose(probabilities)
+    cooled = probabilities.copy()
+    cooled[is_judged] = decision.cool(probabilities[is_judged])
+    chosen = decision.choose(cooled)
     labels = np.array(label_set.name_targets(chosen), dtype=object)
     labels[~is_judged] = None
-    table["label"] = labels
-    for i, column in enumerate(label_set.columns):
-        table[column] = probabilities[:, i]
+
+    columns: dict[str, Any] = {"label": labels, **dict(zip(label_set.columns, cooled.T, strict=True))}
     if decision.sets is not None:
-        known = rows["device"] if "device" in rows else devices or [""] * len(rows)
-        table[SETS_COLUMN] = name_sets(find_possible(raw, decision.sets.find_least(known), label_set), label_set)
-    for theirs, ours in (("label", "true_label"), ("patient",) * 2, ("device",) * 2, ("location",) * 2):
-        if theirs in rows:
-            table[ours] = rows[theirs].to_numpy()
+        least = decision.sets.find_least(devices or [""] * len(probabilities))
+        columns[SETS_COLUMN] = name_sets(find_possible(probabilities, least, label_set), label_set)
     if decision.min_confidence:
-        table["uncertain"] = find_confidence(probabilities, chosen, label_set) < decision.min_confidence
-    return table
+        columns["uncertain"] = find_confidence(cooled, chosen, label_set) < decision.min_confidence
+    return columns
 
 
-def unjudged_sentences(status: pd.DataFrame) -> list[str]:
-    """Status of recordings (see predict.status_table) -> a sentence for each that has cycles without a label."""
+def predictions_table(
+    rows: pd.DataFrame, probabilities: Probabilities, decision: Decision | None = None
+) -> pd.DataFrame:
+    """Rows of the cycles table and their (n, classes) probabilities -> the prediction columns of every output, as
+    `label_columns` has them; the classes are those of the decision."""
+    decision = decision or Decision()
+    devices = list(rows["device"]) if "device" in rows else None
+    table = rows[["recording", "cycle", "start_s", "end_s"]].reset_index(drop=True)
+    answers = label_columns(probabilities, decision, devices)
+    last = {name: answers.pop(name) for name in ("uncertain",) if name in answers}
+    known = (("label", "true_label"), ("patient",) * 2, ("device",) * 2, ("location",) * 2)
+    told = {ours: rows[theirs].to_numpy() for theirs, ours in known if theirs in rows}
+    return table.assign(**answers, **told, **last)
+
+
+def unjudged_sentences(status: Columns) -> list[str]:
+    """Status of recordings (see predictor.make_status) -> a sentence for each that has cycles without a label."""
+    columns = (status[name] for name in ("path", "cycles", "not_judged", "quality_reason"))
     return [
-        f"{row['path']}: "
-        + ("" if row["not_judged"] == row["cycles"] else f"{row['not_judged']} of {row['cycles']} cycles ")
-        + f"not judged: {row['quality_reason']}"
-        for row in status.to_dict("records")
-        if row["not_judged"] > 0
+        f"{path}: " + ("" if not_judged == cycles else f"{not_judged} of {cycles} cycles ") + f"not judged: {reason}"
+        for path, cycles, not_judged, reason in zip(*columns, strict=True)
+        if not_judged > 0
     ]
 
 
 def summarise_recordings(table: pd.DataFrame, label_set: LabelSet = ICBHI) -> pd.DataFrame:
-    """Prediction table of whole recordings -> a row each: recording, path, cycles, not_judged, uncertain, a count per
+    """Prediction table of whole recordings -> `count_answers` of it as a table, with its notice."""
+    import pandas as pd
+
+    counts = pd.DataFrame(count_answers(table, label_set))
+    counts.attrs.update(table.attrs)
+    return counts
+
+
+def count_answers(table: Columns, label_set: LabelSet = ICBHI) -> dict[str, Any]:
+    """Prediction columns of whole recordings -> a row each: recording, path, cycles, not_judged, uncertain, a count per
     class, abnormal (of the cycles that are judged and certain), their share with its 95 % Wilson interval. Of
     independent classes a cycle may count for several, and for `normal` without any.
 
     The interval speaks of how few cycles there are; it takes them for independent and the labels for right.
     """
-    sure = ~table.get("uncertain", pd.Series(False, index=table.index))
-    answers = [label_set.count_labels([label] if isinstance(label, str) else []) for label in table["label"]]
-    counted = pd.DataFrame(answers, index=table.index, columns=list(label_set.count_labels([]))).astype(bool)
-    counted = counted.where(sure, False)
-    counted["abnormal"] = counted[list(label_set.abnormal)].any(axis=1)
-    counted.insert(0, "not_judged", table["label"].isna())
-    counted.insert(1, "uncertain", ~sure)
-    groups = table.groupby("path", sort=False)
-    counts = counted.groupby(table["path"], sort=False).sum().astype("int64").reset_index()
-    counts.insert(0, "recording", groups["recording"].first().to_numpy())
-    counts.insert(2, "cycles", groups.size().to_numpy())
+    groups, names = group_rows(table["path"]), list(table["recording"])
+    labels = [label if isinstance(label, str) else None for label in table["label"]]
+    unsure = np.asarray(table["uncertain"] if "uncertain" in table else np.zeros(len(labels)), dtype=np.bool_)
+
+    def count(marks: Any) -> IntArray:
+        return np.array([np.count_nonzero(np.asarray(marks)[rows]) for rows in groups.values()], dtype=np.int64)
+
+    answers = [label_set.count_labels([] if label is None else [label]) for label in labels]
+    of_class = {
+        name: np.array([answer[name] for answer in answers], dtype=np.bool_) & ~unsure
+        for name in label_set.count_labels([])
+    }
+    counts = {"cycles": count(np.ones(len(labels))), "not_judged": count([label is None for label in labels])}
+    counts |= {"uncertain": count(unsure), **{name: count(marks) for name, marks in of_class.items()}}
+    abnormal = count(np.any([of_class[name] for name in label_set.abnormal], axis=0))
+
     decided = counts["cycles"] - counts["not_judged"] - counts["uncertain"]
-    ends = [bootstrap.wilson_interval(k, n) for k, n in zip(counts["abnormal"], decided, strict=True)]
-    counts["abnormal_share"] = counts["abnormal"] / decided.where(decided > 0)
-    counts["low"], counts["high"] = [low for low, _ in ends], [high for _, high in ends]
-    counts.attrs.update(table.attrs)
-    return counts
+    ends = [bootstrap.wilson_interval(int(k), int(n)) for k, n in zip(abnormal, decided, strict=True)]
+    return {
+        "recording": [names[rows[0]] for rows in groups.values()],
+        "path": list(groups),
+        **counts,
+        "abnormal": abnormal,
+        "abnormal_share": safe_ratio(abnormal, decided),
+        "low": np.array([low for low, _ in ends], dtype=np.float64),
+        "high": np.array([high for _, high in ends], dtype=np.float64),
+    }
 
 
 def evaluation_metrics(

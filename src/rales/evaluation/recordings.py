@@ -11,17 +11,21 @@ a pooling that has not seen its patient. How many are flagged in truth is counte
 patients who had no part in either pooling or threshold.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from rales.labels import CLASSES
 from rales.settings import AnyNumber
-from rales.typing import FloatArray
+from rales.typing import Columns, FloatArray, IndexArray
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FINDINGS: Final[dict[str, tuple[str, ...]]] = {
     "abnormal": CLASSES[1:],
@@ -54,10 +58,18 @@ class Pooling:
     recordings: int = 0
 
 
-def find_cycle_probabilities(table: pd.DataFrame, finding: str) -> FloatArray:
-    """Prediction table and a name of FINDINGS -> (cycles,) probability that a cycle has it; NaN where not judged."""
-    columns = [f"p_{name}" for name in FINDINGS[finding]]
-    return np.asarray(table[columns].sum(axis=1, skipna=False), dtype=np.float64)
+def group_rows(words: Iterable[str]) -> dict[str, IndexArray]:
+    """(n,) words, such as paths -> each once, in order of appearance, and the numbers of its rows."""
+    rows: dict[str, list[int]] = {}
+    for row, word in enumerate(words):
+        rows.setdefault(word, []).append(row)
+    return {word: np.array(numbers, dtype=np.intp) for word, numbers in rows.items()}
+
+
+def find_cycle_probabilities(table: Columns, finding: str) -> FloatArray:
+    """Prediction columns and a name of FINDINGS -> (cycles,) probability that a cycle has it; NaN where not judged."""
+    of_classes = [np.asarray(table[f"p_{name}"], dtype=np.float64) for name in FINDINGS[finding]]
+    return np.asarray(np.stack(of_classes, axis=1).sum(axis=1))
 
 
 def noisy_or(probabilities: ArrayLike) -> float:
@@ -177,20 +189,32 @@ def divide_patients(present: NDArray[np.bool_], patients: Sequence[str]) -> Iter
     return (of == number for number in np.unique(of))
 
 
-def answer_recordings(table: pd.DataFrame, pooling: Mapping[str, Any] | None = None) -> pd.DataFrame:
-    """Prediction table of whole recordings -> a row for each `path`: COLUMNS, NaN where no cycle could be judged,
+def answer_columns(table: Columns, pooling: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Prediction columns of whole recordings -> a row for each `path`: COLUMNS, NaN where no cycle could be judged,
     `flagged` (findings at or above their threshold, joined by +; empty without a pooling) and `pooling`, its origin."""
-    pooling = pooling or {}
-    rows = []
-    for path, cycles in table.groupby("path", sort=False):
-        judged = cycles[cycles[f"p_{CLASSES[0]}"].notna()]
-        answers = {
-            name: pool_probabilities(find_cycle_probabilities(judged, name), pooling.get(name)) for name in FINDINGS
-        }
-        flagged = [name for name, known in pooling.items() if name in answers and answers[name] >= known["threshold"]]
-        rows.append((path, *answers.values(), "+".join(flagged)))
-    found = pd.DataFrame(rows, columns=["path", *COLUMNS, "flagged"])
-    return found.assign(pooling=describe_pooling(pooling))
+    pooling, groups = pooling or {}, group_rows(table["path"])
+    is_judged = ~np.isnan(np.asarray(table[f"p_{CLASSES[0]}"], dtype=np.float64))
+    judged = [rows[is_judged[rows]] for rows in groups.values()]
+    answers = dict[str, FloatArray]()
+    for name in FINDINGS:
+        p = find_cycle_probabilities(table, name)
+        answers[name] = np.array([pool_probabilities(p[rows], pooling.get(name)) for rows in judged], dtype=np.float64)
+
+    limits = {name: known["threshold"] for name, known in pooling.items() if name in answers}
+    flagged = ["+".join(name for name in limits if answers[name][n] >= limits[name]) for n in range(len(judged))]
+    return {
+        "path": list(groups),
+        **dict(zip(COLUMNS, answers.values(), strict=True)),
+        "flagged": flagged,
+        "pooling": [describe_pooling(pooling)] * len(judged),
+    }
+
+
+def answer_recordings(table: pd.DataFrame, pooling: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    """`answer_columns` as a table."""
+    import pandas as pd
+
+    return pd.DataFrame(answer_columns(table, pooling))
 
 
 def describe_pooling(pooling: Mapping[str, Any]) -> str:

@@ -11,8 +11,9 @@ from rales.data.dataset import load_dataset
 from rales.errors import UsageError
 from rales.evaluation.predictions import NOTICE
 from rales.export import parity
-from rales.export.artefact import find_target, make_artefact
+from rales.export.artefact import find_target
 from rales.export.engine_selection import takes_waveform_alone
+from rales.export.make_artefact import make_artefact
 from rales.inference.load_model import load_model
 
 CALIBRATION_CYCLES = 64

@@ -1,4 +1,4 @@
-"""Which engine computes a model's probabilities: that of an artefact, the one asked for, or the fastest that agrees."""
+"""Which engine computes the probabilities of a run: the one asked for, or the fastest that agrees with PyTorch."""
 
 import json
 import os
@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from platformdirs import user_cache_path
 
-from rales import registry
 from rales.data.dataset import make_preparation
-from rales.errors import FileError, UsageError
-from rales.export.artefact import EXPORT_TARGETS, find_target, make_artefact, make_probe, open_artefact
+from rales.environment import count_processors, count_threads, limit_threads
+from rales.errors import UsageError
+from rales.export.artefact import EXPORT_TARGETS, make_probe, open_artefact, share_engine
+from rales.export.make_artefact import make_artefact
 from rales.files.atomic import TEMPORARY, remove_abandoned
 from rales.files.csv_cells import one_line
 from rales.files.writers import write_json
@@ -30,9 +30,7 @@ from rales.inference.load_model import load_model
 from rales.inference.predictor import Predictor
 from rales.optional_packages import package_versions, summarise_error
 from rales.training import run_folder
-from rales.training.distributed import count_processors
 
-AUTO_ENGINE_MIN_RECORDINGS = 64  # recordings for which it pays to look for the fastest engine
 TIMED_CLIPS, TIMING_ROUNDS = 8, 3  # that are scored, how often, to find it
 
 TIMING_PROGRAM = "from rales.export.engine_selection import answer_timing_process; answer_timing_process()"
@@ -49,52 +47,27 @@ class EngineTimings(NamedTuple):
     lasting: bool
 
 
-def load_with_engine(
-    path_or_name: str | Path | None = None,
-    engine: str = "auto",
-    device: str = "auto",
-    *,
-    recordings: int = 0,
-    tell: Tell = lambda _: None,
+def load_run_with_engine(
+    path_or_name: str | Path | None, engine: str, device: str, *, many: bool, tell: Tell
 ) -> Predictor:
-    """Artefact, or anything `rales.load` takes -> Model whose probabilities come from the engine asked for.
-
-    An artefact is its own engine; that of a target in a file needs `engine` FILE.py:NAME, since nothing in an artefact
-    names code that is run. Of a run, `onnx` and `openvino` are made once, in float32, and kept in the cache;
-    `auto` is the fastest of those that agree with torch to 1e-5, asked once when many `recordings` wait, else torch;
-    whatever keeps an engine that nobody asked for from being had is told, and torch computes. Many are scored side by
-    side where torch has fewer threads than there are processors. `tell` takes sentences for the person. Errors: an
-    artefact that is damaged or not ours, a package that is missing or fails.
-    """
-    path = Path(path_or_name or "")
-    if engine not in ("auto", "torch"):
-        find_target(engine)
-    to = artefact_format(path, engine)
-    if to is not None and not path.is_file():
-        raise FileError(path, "there is no such file; `rales export` writes one")
-    if to is not None and engine not in ("auto", to):
-        raise UsageError(f"--engine {engine}: {path} is an artefact for {to}; give the run folder instead")
-
-    predictor = open_artefact(path, to) if to else load_model(path_or_name, device)
-    on_processor = to is not None or predictor.torch_engine.device.type == "cpu"
-    many = recordings >= AUTO_ENGINE_MIN_RECORDINGS and on_processor
+    """What `load_model` takes -> the model with the engine asked for, as `load.load_with_engine` says."""
+    predictor = load_model(path_or_name, device)
+    on_processor = predictor.torch_engine.device.type == "cpu"
+    many = many and on_processor
     chosen = predictor.engine
-    if to is None and not takes_waveform_alone(predictor):
+    if not takes_waveform_alone(predictor):
         if engine not in ("auto", "torch"):
             raise UsageError(
                 f"--engine {engine}: a model of recipe {predictor.recipe.name} sees more than a waveform; leave it out"
             )
         return predictor
-    if to is None and engine in EXPORT_TARGETS:
+    if engine in EXPORT_TARGETS:
         chosen = load_or_make_engine(predictor, engine, tell)
-    elif to is None and engine not in ("auto", "torch"):
+    elif engine not in ("auto", "torch"):
         chosen = make_artefact(predictor, engine, "float32").engine  # not kept: its file may change
-    elif to is None and engine == "auto" and on_processor:
+    elif engine == "auto" and on_processor:
         chosen = choose_fastest_engine(predictor, path_or_name, many, tell)
-
-    if many:
-        chosen(make_probe(predictor.recipe))  # what it makes at its first call is made before threads share it
-    return predictor.with_engine(chosen, workers=max(1, count_processors() // torch.get_num_threads()) if many else 1)
+    return share_engine(predictor.with_engine(chosen)) if many else predictor.with_engine(chosen)
 
 
 def takes_waveform_alone(model: Predictor) -> bool:
@@ -102,17 +75,6 @@ def takes_waveform_alone(model: Predictor) -> bool:
     modules = (model.torch_engine.frontend, model.network)
     takes = [name for module in modules for name in getattr(module, "takes", ())]
     return not takes and len(make_preparation(model.recipe).shape) == 1
-
-
-def artefact_format(path: Path, engine: str = "auto") -> str | None:
-    """File name and the engine asked for -> the target of `rales export` that its suffix stands for: one of ours, of
-    this process, of an installed package, or the engine."""
-    others = [*registry.EXPORT_TARGETS.list_names(), *([engine] if engine not in ("auto", "torch") else [])]
-    for word in dict.fromkeys([*EXPORT_TARGETS, *others]) if path.suffix else {}:
-        with suppress(UsageError):  # a package that cannot be loaded keeps nobody from other files
-            if find_target(word).suffix == path.suffix:
-                return word
-    return None
 
 
 def load_or_make_engine(model: Predictor, to: str, tell: Tell | None = None) -> Engine:
@@ -169,7 +131,7 @@ def name_fastest_engine(model: Predictor, path_or_name: str | Path | None, many:
     memory = engine_cache_file(model)
     packages = sorted({package for target in EXPORT_TARGETS.values() for package in target.packages})
     here: dict[str, Any] = {
-        "threads": torch.get_num_threads(),
+        "threads": count_threads(),
         "processors": count_processors(),
         "address_space": address_space_bytes(),
         **package_versions(("torch", *packages)),
@@ -181,7 +143,7 @@ def name_fastest_engine(model: Predictor, path_or_name: str | Path | None, many:
     if not ms:
         write_json(memory, {})
         tell("many recordings: looking for the fastest engine, once")
-        seconds, left_out, lasting = time_in_own_process(path_or_name, torch.get_num_threads())
+        seconds, left_out, lasting = time_in_own_process(path_or_name, count_threads())
         for sentence in left_out:
             tell(sentence)
         ms = {name: 1000 * statistics.median(values) / TIMED_CLIPS for name, values in seconds.items()}
@@ -240,7 +202,7 @@ def answer_timing_process() -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     out = os.dup(1)
     os.dup2(2, 1)  # libraries print
-    torch.set_num_threads(int(sys.argv[2]))
+    limit_threads(int(sys.argv[2]))
     try:
         answer = time_available_engines(sys.argv[1])._asdict()
     except Exception as error:
@@ -282,7 +244,7 @@ def time_engines(turns: Mapping[str, Callable[[], object]], rounds: int = TIMING
 
     On one thread the processor's time counts, not the clock's, which is fairer on a busy machine.
     """
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    clock = time.process_time if count_threads() == 1 else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(1 + rounds):
         for name, turn in turns.items():

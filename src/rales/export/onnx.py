@@ -1,22 +1,27 @@
 """ONNX: a graph as one file that ONNX Runtime and many other programs execute."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from rales.export.parity import CLIPS_AT_ONCE, in_small_batches
-from rales.export.target import ExportTarget
-from rales.export.torch_export import quiet_libraries
+from rales.environment import count_threads
+from rales.export.parity import in_small_batches
+from rales.export.target import ExportTarget, quiet_libraries
 from rales.files import seals
 from rales.files.atomic import atomic_write, temporary_folder
 from rales.files.json_files import parse_json, to_jsonable
 from rales.inference.engines import ARTEFACT_SUFFIXES, Engine, Probabilities, Waveforms
 
+if TYPE_CHECKING:
+    import torch
+
 
 def make_graph(program: torch.export.ExportedProgram, precision: str, calibration: Waveforms | None) -> Any:
     """Graph -> onnx.ModelProto. int8 has 8-bit weights per output channel; activations are measured as they pass."""
+    import torch
+
     with quiet_libraries(), torch.no_grad():
         exported = torch.onnx.export(
             program, dynamo=True, verbose=False, input_names=["wave"], output_names=["probabilities"]
@@ -43,25 +48,29 @@ def quantize_graph(model: Any) -> Any:
         return onnx.load(path)
 
 
-def compile_graph(model: Any, precision: str) -> Engine:
-    """onnx.ModelProto or path of a file -> engine with as many threads as torch has.
+def compile_graph(graph: Any, precision: str) -> Engine:
+    """onnx.ModelProto, or the session that `read_graph` opened -> engine.
 
-    In int8 the scale of the activations is that of all clips together, so they go one by one, which is as fast.
+    Clips go one by one, which is as fast: rounding is another in a batch, and in int8 all share one scale.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as the threads of torch: see cli
-    options.log_severity_level = 4
-    source = str(model) if isinstance(model, Path) else model.SerializeToString()
-    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    session = open_session(graph.SerializeToString()) if hasattr(graph, "SerializeToString") else graph
 
     def score(waveforms: Waveforms, /) -> Probabilities:
         probabilities: Probabilities = session.run(["probabilities"], {"wave": waveforms})[0]
         return probabilities
 
-    return in_small_batches(score, 1 if precision == "int8" else CLIPS_AT_ONCE)
+    return in_small_batches(score, 1)
+
+
+def open_session(source: str | bytes) -> Any:
+    """Path of a graph or its bytes -> onnxruntime.InferenceSession with as many threads as `count_threads` says."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = count_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as the threads of torch: see cli
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def save_graph(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
@@ -75,17 +84,12 @@ def save_graph(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
     return [out]
 
 
-def read_graph(path: Path) -> tuple[Path, dict[str, Any]]:
+def read_graph(path: Path) -> tuple[Any, dict[str, Any]]:
     """FILE.onnx -> what `compile_graph` takes, and the record. Errors: other bytes than were written, another's
     file."""
-    import onnxruntime
-
     seals.check_seal(path, "an artefact of `rales export`")
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # only its record is wanted
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return path, parse_json(session.get_modelmeta().custom_metadata_map.get("rales", "null"), f"{path}: its record")
+    session = open_session(str(path))
+    return session, parse_json(session.get_modelmeta().custom_metadata_map.get("rales", "null"), f"{path}: its record")
 
 
 TARGET = ExportTarget(

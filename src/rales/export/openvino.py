@@ -1,29 +1,33 @@
 """OpenVINO: a graph as FILE.xml with its weights in FILE.bin, the fastest way on Intel processors."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
+from rales.environment import count_processors, count_threads
 from rales.errors import FileError
 from rales.export.parity import CLIPS_AT_ONCE, in_small_batches
-from rales.export.target import ExportTarget
-from rales.export.torch_export import quiet_libraries
+from rales.export.target import ExportTarget, quiet_libraries
 from rales.files import seals
 from rales.files.atomic import atomic_write, temporary_folder, written_by_library
 from rales.files.json_files import parse_json, to_jsonable
 from rales.inference.engines import ARTEFACT_SUFFIXES, Engine, Waveforms
-from rales.training.distributed import count_processors
+
+if TYPE_CHECKING:
+    import torch
 
 PRODUCTS = ("Convolution", "MatMul")  # layers that int8 computes in 8 bits
 
 
 def make_graph(program: torch.export.ExportedProgram, precision: str, calibration: Waveforms | None) -> Any:
     """Graph -> openvino.Model. bf16 is a way to execute the float32 graph; int8 is another graph."""
+    import torch
+
     with quiet_libraries(), torch.no_grad():
         import openvino
 
@@ -102,7 +106,7 @@ def find_ancestors(node: Any) -> list[Any]:
 
 
 def compile_graph(model: Any, precision: str) -> Engine:
-    """openvino.Model or path of a file -> engine with as many threads as torch has.
+    """openvino.Model or path of a file -> engine with as many threads as `count_threads` says.
 
     The precision is always said: left alone OpenVINO takes bfloat16 on every processor that has some instruction for
     it, which changes answers by 1e-2 and is slower than float32 where there are no matrix units. The front-end
@@ -122,7 +126,7 @@ def compile_graph(model: Any, precision: str) -> Engine:
 def compile_for_processor(core: Any, model: Any, precision: str) -> Callable[[Any], Any]:
     """openvino.Model -> function of one array, compiled for the processor; as many threads as it leaves room for may
     call it side by side."""
-    threads = torch.get_num_threads()
+    threads = count_threads()
     streams = max(1, count_processors() // threads)
     settings = {
         "INFERENCE_PRECISION_HINT": precision,

@@ -1,13 +1,15 @@
 """Whether two ways of computing the same probabilities agree."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from rales.evaluation.metrics import predict_at_threshold
 from rales.inference.engines import Engine, Probabilities, Waveforms
 from rales.labels import ICBHI, LabelSet
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CLIPS_AT_ONCE = 8  # of more the spectra leave the processor's caches
 TOLERANCE = 1e-5  # in float32; half-width and 8-bit numbers have a measured drift instead
@@ -41,7 +43,7 @@ def largest_difference(expected: Probabilities, found: Probabilities) -> float:
 
 
 def measure_drift(
-    rows: pd.DataFrame, expected: Probabilities, found: Probabilities, label_set: LabelSet = ICBHI
+    rows: "pd.DataFrame", expected: Probabilities, found: Probabilities, label_set: LabelSet = ICBHI
 ) -> dict[str, Any]:
     """Cycles, their probabilities in float32 and from an artefact -> how far they drift and which labels flip."""
     chosen, other = (predict_at_threshold(np.asarray(p, np.float64), None, label_set) for p in (expected, found))

@@ -1,14 +1,21 @@
 """What a format of exported artefacts has to know: one `ExportTarget`, of this package or of anybody's file."""
 
-from collections.abc import Callable, Mapping, Sequence
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from rales.inference.engines import Engine, Waveforms
 from rales.optional_packages import require_packages
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -57,3 +64,17 @@ class ExportTarget:
         for package, of_extra in {**self.packages, **extra}.items():
             if not (only_to_run and package in self.only_to_make):
                 require_packages("an artefact of `rales export`", of_extra, package)
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """While libraries convert: their notes on inner affairs stay out of the command's messages, and their progress goes
+    to stderr."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(sys.stderr):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

@@ -1,16 +1,11 @@
 """A classifier as one graph from waveform to probabilities, ready to be written for another runtime."""
 
-import logging
-import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-
 import torch
 from torch import Tensor, nn
 
 from rales.errors import UsageError
 from rales.export.conv_stft import replace_fft
+from rales.export.target import quiet_libraries
 from rales.inference.predictor import Predictor
 from rales.models.heads import class_probabilities
 
@@ -48,17 +43,3 @@ def trace_graph(module: nn.Module, samples: int) -> torch.export.ExportedProgram
         example = torch.zeros(2, samples)
         batch = {0: torch.export.Dim("batch", min=1)}
         return torch.export.export(module, (example,), dynamic_shapes={"wave": batch}, strict=False)
-
-
-@contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """While libraries convert: their notes on inner affairs stay out of the command's messages, and their progress goes
-    to stderr."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(sys.stderr):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)

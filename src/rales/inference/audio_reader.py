@@ -1,5 +1,7 @@
 """People's recordings: files, folders, globs and URLs -> prepared cycles, read by threads some way ahead, in order."""
 
+from __future__ import annotations
+
 import glob
 import os
 import queue
@@ -11,19 +13,17 @@ from contextlib import closing, contextmanager, suppress
 from itertools import chain, compress, islice
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pandas import DataFrame
 
 from rales.audio import io, quality
 from rales.audio.open_audio import AUDIO_SUFFIXES, FULL, UNREAD_SUFFIXES, NoRoom, left_out_channels_note
+from rales.audio.padding import prepare_waveform
 from rales.audio.quality import Verdict
-from rales.data import waveform_cache
 from rales.data.annotation_dialects import TableRow
 from rales.data.annotations import Annotation, names_beside
-from rales.data.dataset import CycleDataset
 from rales.data.manifest import cycles_of_rows, is_marked_by_person
 from rales.data.reader import Cycle, list_files
 from rales.data.recording_annotations import (
@@ -40,6 +40,11 @@ from rales.labels import ICBHI, LabelSet
 from rales.optional_packages import summarise_error
 from rales.settings import PaddedWaveform, scales_batches
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from rales.data.dataset import CycleDataset
+
 CYCLES = ("auto", "annotation", "segment", "windows")  # where cycles come from
 SECTION_S = 300.0  # of a recording in which breaths are looked for at a time
 DECODE_ONCE_S = 60.0  # a longer recording is decoded again for its cycles, a shorter one (10 MB at 44.1 kHz) once
@@ -48,7 +53,7 @@ READER_THREADS = 2
 RECORDINGS_AHEAD = 8  # recordings that are read, or waiting to be scored, at a time
 
 # a recording and stretches of it (start_s, end_s) -> what a recipe with rows of its own makes of them
-PrepareSpans = Callable[[Path, Sequence[tuple[float, float]]], CycleDataset]
+PrepareSpans = Callable[[Path, Sequence[tuple[float, float]]], "CycleDataset"]
 CyclesOfOne = str | Sequence[TableRow] | Annotation  # a word of CYCLES, rows of a table, what a reader says
 CycleSource = str | Mapping[str, Sequence[TableRow] | Annotation]  # for all recordings, or what is said of some
 
@@ -90,7 +95,7 @@ class CycleChunk(NamedTuple):
     extras: Mapping[str, NDArray[Any]] = MappingProxyType({})  # (n, …) each, by name
     rows: DataFrame | None = None
 
-    def cut(self, part: slice, *, last: bool) -> "CycleChunk":
+    def cut(self, part: slice, *, last: bool) -> CycleChunk:
         """Some of its prepared cycles, as a chunk."""
         extras = {name: values[part] for name, values in self.extras.items()}
         return self._replace(waveforms=self.waveforms[part], extras=extras, last=last)
@@ -397,7 +402,7 @@ def notes_to_tell(facts: io.AudioInfo, verdicts: Sequence[Verdict]) -> tuple[str
 
 def prepare_cycle(segment: Waveforms, native_hz: int, audio: PaddedWaveform) -> Waveforms:
     """A cycle as it was read -> (samples,) as training saw it."""
-    return waveform_cache.prepare_waveform(
+    return prepare_waveform(
         segment,
         native_hz,
         rate_hz=audio.rate_hz,
@@ -431,7 +436,7 @@ def read_ahead(
         raise UsageError(f"--cycles {where}: expected one of {', '.join(CYCLES)}")
     stop, boxes = threading.Event(), deque[queue.Queue[CycleChunk]]()
 
-    def fill(path: str, box: "queue.Queue[CycleChunk]") -> None:
+    def fill(path: str, box: queue.Queue[CycleChunk]) -> None:
         try:
             with closing(read_chunks(path, audio, where, gate, prepare, label_set)) as reading:
                 for chunk in reading:

@@ -5,6 +5,8 @@ stand beside the answers (`.attrs["notice"]` of a table) is said once: at the ro
 CSV, Audacity and Raven have no place for it, so who writes them says it.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -15,9 +17,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
-
-import pandas as pd
+from typing import IO, TYPE_CHECKING, Any
 
 from rales.errors import UsageError
 from rales.evaluation.predictions import SETS_COLUMN
@@ -25,8 +25,13 @@ from rales.files.atomic import atomic_write
 from rales.files.csv_cells import defuse_table, make_encodable, one_line
 from rales.labels import JOINED
 
-AppendTable = Callable[[pd.DataFrame], object]
-AppendPredictions = Callable[[pd.DataFrame, pd.DataFrame], list[Path]]  # cycles and status of whole recordings -> files
+if TYPE_CHECKING:
+    import pandas as pd
+
+AppendTable = Callable[["pd.DataFrame"], object]
+AppendPredictions = Callable[
+    ["pd.DataFrame", "pd.DataFrame"], list[Path]
+]  # cycles and status of whole recordings -> files
 
 TABLE_FORMATS = ("csv", "json", "parquet")
 FORMATS = (*TABLE_FORMATS, "audacity", "raven")
@@ -243,6 +248,8 @@ def parquet_writer(out: Path) -> Iterator[AppendTable]:
 
 def audacity_labels(rows: pd.DataFrame) -> pd.DataFrame:
     """Cycles of one recording -> its Audacity label track: start, end, label with its probability (`wheeze 0.62`)."""
+    import pandas as pd
+
     unsure = rows["uncertain"] if "uncertain" in rows else [False] * len(rows)
     text = []
     for row, doubt in zip(rows.to_dict("records"), unsure, strict=True):
@@ -258,6 +265,8 @@ def audacity_labels(rows: pd.DataFrame) -> pd.DataFrame:
 
 def raven_selections(rows: pd.DataFrame) -> pd.DataFrame:
     """Cycles of one recording -> its Raven selection table, one selection a cycle; times in seconds."""
+    import pandas as pd
+
     ours = {"Uncertain": "uncertain", "Prediction Set": SETS_COLUMN}
     more = {name: rows[column].to_numpy() for name, column in ours.items() if column in rows}
     return pd.DataFrame(

@@ -1,9 +1,10 @@
 """A trained model and recordings in, a table of cycles with probabilities out."""
 
+from __future__ import annotations
+
 import copy
 import hashlib
 import html
-import itertools
 import json
 import shutil
 from collections import Counter
@@ -16,22 +17,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-import pandas as pd
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from rales.audio.open_audio import NoRoom
 from rales.audio.quality import Verdict
 from rales.data import icbhi
-from rales.data.dataset import (
-    CycleDataset,
-    check_extras,
-    find_taken_extras,
-    index_extras,
-    prepare_dataset,
-    scored_together,
-)
 from rales.data.prefetch import prefetch_ahead
 from rales.errors import FileError, UsageError
 from rales.evaluation import conformal, predictions
@@ -41,23 +31,23 @@ from rales.files.atomic import atomic_write
 from rales.files.csv_cells import make_encodable, one_line
 from rales.inference import audio_reader
 from rales.inference.audio_reader import CycleChunk, Cycles
-from rales.inference.cycle_table import CycleTable
-from rales.inference.engines import Engine, TorchEngine, Waveforms
+from rales.inference.engines import Engine, Waveforms
 from rales.inference.samples import is_in_memory, recording_paths
 from rales.labels import ICBHI, LabelSet
 from rales.models import hub
-from rales.models.layer_fusion import mean_plus_max
-from rales.models.m2d_checkpoints import fingerprint_encoder
+from rales.optional_packages import require_torch
 from rales.progress import progress_bar
-from rales.training.distributed import choose_device
-from rales.training.finetune import tensors_of
-from rales.training.recipe import Recipe
-from rales.training.run_folder import save_tensors
-from rales.training.trained_model import save_calibration
+from rales.settings import scored_together
+from rales.training.recipe import ExportedRecipe, Recipe
 from rales.typing import Probabilities
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # pandas and torch take a first answer longer than all the rest; methods that need them import them
+    import pandas as pd
+    import torch
+
+    from rales.data.dataset import CycleDataset
     from rales.inference.attribution import Explanation
+    from rales.inference.torch_engine import TorchEngine
 
 BATCH_CYCLES = 32  # scored at once; no answer depends on it but with audio.scope=batch, where the run says how many
 TABLE_ROWS = 4096  # of a table that is handed on
@@ -106,14 +96,14 @@ class Predictor:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: Recipe | ExportedRecipe,
         record: dict[str, Any],
         engine: Engine,
         torch_engine: TorchEngine | None = None,
         workers: int = 1,
         checkpoint: Path | None = None,
     ) -> None:
-        self.recipe, self.record, self.engine, self.workers = recipe, record, engine, workers
+        self.preparation, self.record, self.engine, self.workers = recipe, record, engine, workers
         self.checkpoint = checkpoint
         self.label_set = LabelSet.from_record(record)
         self.classes = self.label_set.classes
@@ -129,22 +119,42 @@ class Predictor:
         device: torch.device | str = "cpu",
         frontend: torch.nn.Module | None = None,
         checkpoint: Path | None = None,
-    ) -> "Predictor":
+    ) -> Predictor:
         """Recipe, its trained network and its record -> Predictor that computes in PyTorch, in float32."""
+        import torch
+
+        from rales.inference.torch_engine import TorchEngine
+
         frontend = frontend or recipe.build_frontend(recipe.settings)
         independent = LabelSet.from_record(record).independent
         engine = TorchEngine(frontend, network, torch.device(device), independent=independent)
         return cls(recipe, record, engine, engine, checkpoint=checkpoint)
 
-    def with_engine(self, engine: Engine, workers: int = 1) -> "Predictor":
+    def with_engine(self, engine: Engine, workers: int = 1) -> Predictor:
         """-> the same model whose probabilities come from another engine."""
         other = copy.copy(self)
         other.engine, other.workers = engine, workers
         return other
 
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The system that trained the model; of an artefact, which answers without it, rebuilt when it is asked for.
+        Errors: a recipe that is not here, PyTorch is not installed."""
+        if isinstance(self.preparation, Recipe):
+            return self.preparation
+        require_torch("an artefact, for more than its answers,")
+        from rales.recipes.registry import rebuild_recipe
+
+        return rebuild_recipe(self.record, str(self.checkpoint or "the artefact"))
+
     @property
     def torch_engine(self) -> TorchEngine:
-        """The model in PyTorch. Errors: it is an exported artefact."""
+        """The model in PyTorch. Errors: it is an exported artefact, PyTorch is not installed."""
+        if self._torch_engine is None and self.checkpoint is not None:
+            require_torch("a model, for more than its answers,")
+            from rales.inference.load_model import load_model  # which needs this class
+
+            self._torch_engine = load_model(self.checkpoint, "cpu").torch_engine
         if self._torch_engine is None:
             raise ValueError(
                 "an exported artefact holds no vectors, only probabilities; give the run folder as --model, or serve "
@@ -163,22 +173,22 @@ class Predictor:
         if self._torch_engine is None:  # the weights are not here
             return str(self.record["export"]["digest"])
         settings = json.dumps([self.record["recipe"], self.record["config"]], sort_keys=True)
-        return hashlib.sha256((fingerprint_encoder(self.network) + settings).encode()).hexdigest()
+        return hashlib.sha256((self.torch_engine.fingerprint() + settings).encode()).hexdigest()
 
     def __repr__(self) -> str:
-        about = [self.recipe.name, ", ".join(self.classes), self._describe_sound()]
-        about += ["exported" if self._torch_engine is None else str(self._torch_engine.device)]
+        about = [self.preparation.name, ", ".join(self.classes), self._describe_sound()]
+        about += [str(self._torch_engine.device) if self.engine is self._torch_engine else "exported"]
         about += ["calibrated"] if self.calibration else []
         return f"<Rales model {self.name}: {'; '.join(about)}>"
 
     def _repr_html_(self) -> str:
-        rows = {"model": self.name, "system": self.recipe.name, "classes": ", ".join(self.classes)}
+        rows = {"model": self.name, "system": self.preparation.name, "classes": ", ".join(self.classes)}
         rows |= {"hears": self._describe_sound(), "calibrated": self.calibration.get("origin", "no"), "": NOTICE}
         cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(str(v))}</td></tr>" for k, v in rows.items())
         return f"<table>{cells}</table>"
 
     def _describe_sound(self) -> str:
-        audio = self.recipe.audio
+        audio = self.preparation.audio
         return f"{audio.duration_s:g} s at {audio.rate_hz / 1000:g} kHz"
 
     @property
@@ -190,13 +200,10 @@ class Predictor:
         in_run = self.checkpoint.name == "best.safetensors"
         return shipped.get(self.checkpoint, str(self.checkpoint.parent if in_run else self.checkpoint))
 
-    def to(self, device: str) -> "Predictor":
+    def to(self, device: str) -> Predictor:
         """Move the model to `cpu`, `cuda`, `cuda:1`, `mps` or `auto`, where it answers in PyTorch; -> itself. Errors: a
         device that is not there; an exported artefact."""
-        old = self.torch_engine
-        self._torch_engine = TorchEngine(
-            old.frontend, old.network, choose_device(device, 0), old.precision, independent=old.independent
-        )
+        self._torch_engine = self.torch_engine.moved_to(device)
         self.engine, self.workers = self._torch_engine, 1
         return self
 
@@ -208,12 +215,14 @@ class Predictor:
             raise UsageError(f"{path}: expected the name of a checkpoint, one that ends in .safetensors")
         engine = self.torch_engine
         if self.checkpoint is not None and self.calibration:
+            from rales.training.trained_model import save_calibration
+
             save_calibration(self.checkpoint, self.calibration, path)
         elif self.checkpoint is not None:
             with atomic_write(path) as beside:
                 shutil.copyfile(self.checkpoint, beside)
         else:
-            save_tensors(path, tensors_of(engine.network, engine.frontend), self.record)
+            engine.save(path, self.record)
 
     def push_to_hub(self, name: str, *, private: bool = True, licence: str = "", note: str = "") -> str:
         """Put the model on the hub -> the address that `rales.load` takes. Weights, settings (of paths
@@ -236,7 +245,7 @@ class Predictor:
 
     def explain(
         self, recording: Any, cycle: int, target: str | None = None, *, sample_rate: int | None = None, **options: Any
-    ) -> "Explanation":
+    ) -> Explanation:
         """One recording (as of `predict`), number of a cycle from 1, class (None: the one predicted) -> which patches
         of time and frequency moved the decision; `.plot(file)` draws it, `.table()` lists it. Options and errors: those
         of `attribution.explain_cycle`."""
@@ -280,6 +289,10 @@ class Predictor:
         probabilities; `quality` and `quality_reason` say why (see audio.quality). With quality=False every cycle gets a
         label.
         """
+        import pandas as pd
+
+        from rales.inference.cycle_table import CycleTable
+
         with recording_paths(paths, sample_rate) as given:
             sources, where = audio_reader.find_sources(given, cycles)
             found = self.tables(sources, problems, decision, cycles=where, quality=quality, progress=progress)
@@ -302,8 +315,24 @@ class Predictor:
         quality: bool = True,
         progress: bool = False,
     ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-        """Recordings -> their cycles and their status (path, status, sentence, duration_s, cycles, not_judged, quality,
-        quality_reason), some whole recordings at a time and at least once; errors as in `predict`."""
+        """`answers`, each as a table with its notice."""
+        decision = decision or self.decision()
+        found = self.answers(paths, problems, decision, cycles=cycles, quality=quality, progress=progress)
+        return (make_tables(*columns, decision) for columns in found)
+
+    def answers(
+        self,
+        paths: Sequence[str],
+        problems: list[str] | None = None,
+        decision: Decision | None = None,
+        *,
+        cycles: audio_reader.CycleSource = "auto",
+        quality: bool = True,
+        progress: bool = False,
+    ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Recordings -> columns of their cycles and of their status (path, status, sentence, duration_s, cycles,
+        not_judged, quality, quality_reason), some whole recordings at a time and at least once; errors as in
+        `predict`."""
         decision = decision or self.decision()
         waiting, rows = list[RecordingResult](), 0
         results = self.results(paths, self.engine, problems, cycles, quality)
@@ -312,9 +341,9 @@ class Predictor:
             waiting.append(result)
             rows += len(result.values)
             if rows >= TABLE_ROWS or len(waiting) >= TABLE_ROWS:
-                yield self.make_tables(waiting, decision)
+                yield self.make_columns(waiting, decision), make_status(waiting)
                 waiting, rows = [], 0
-        yield self.make_tables(waiting, decision)
+        yield self.make_columns(waiting, decision), make_status(waiting)
 
     def finetune(
         self,
@@ -325,7 +354,7 @@ class Predictor:
         epochs: int | None = None,
         progress: bool = False,
         **settings: Any,
-    ) -> "Predictor":
+    ) -> Predictor:
         """Train the model on with own recordings; -> the new model, this one stays as it is.
 
         Parameters
@@ -359,7 +388,7 @@ class Predictor:
 
     def calibrate(
         self, data: str | Path | pd.DataFrame, out: str | Path | None = None, *, progress: bool = False, **options: Any
-    ) -> "Predictor":
+    ) -> Predictor:
         """Learn temperature, thresholds, prediction sets and answers for recordings anew, from labelled cycles of five
         or more patients (ten for sets of 90 %), without training; -> the calibrated model, this one stays as it is.
 
@@ -413,7 +442,7 @@ class Predictor:
                 "validation, give it some (rales calibrate), or give a number"
             )
         caution = ""
-        if self.recipe.scales_batches:
+        if self.preparation.scales_batches:
             caution = (
                 "The model was trained with audio.scope=batch: an answer depends on the other cycles of the call, of "
                 f"which {self.together} at a time, in the order given, are scaled together."
@@ -446,32 +475,39 @@ class Predictor:
     @property
     def has_own_rows(self) -> bool:
         """Whether the recipe makes more, or something else, of a cycle than one waveform as `audio` says."""
-        return self.recipe.rows is not None or self.recipe.prepare is not None or bool(self.taken_extras)
+        own = self.preparation.rows is not None or self.preparation.prepare is not None
+        return own or bool(self.taken_extras)
 
     @cached_property
     def taken_extras(self) -> tuple[str, ...]:
         """What must be known of a cycle beside its sound; nothing for an exported artefact."""
         engine = self._torch_engine
-        return () if engine is None else find_taken_extras(self.recipe, engine.frontend, engine.network)
+        return () if engine is None else engine.find_taken_extras(self.recipe)
 
     @property
     def together(self) -> int:
         """Cycles that are scored at once."""
-        return scored_together(self.recipe, BATCH_CYCLES)
+        return scored_together(self.preparation, BATCH_CYCLES)
 
-    def make_tables(self, results: Sequence[RecordingResult], decision: Decision) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Recordings -> their cycles with probabilities and labels, and their status."""
+    def make_columns(self, results: Sequence[RecordingResult], decision: Decision) -> dict[str, Any]:
+        """Recordings -> the columns of their cycles, with probabilities and labels."""
         read = [result for result in results if result.error is None]
-        rows = make_cycle_table(read)
-        values = [np.empty((0, len(self.classes))), *(result.values_of_all_cycles() for result in read)]
-        devices = [icbhi.device_of(name) for name in rows["recording"]]
-        table = predictions.predictions_table(rows, np.concatenate(values), decision, devices)
+        cycles = make_cycles(read)
+        values = np.concatenate([np.empty((0, len(self.classes))), *(result.values_of_all_cycles() for result in read)])
+        devices = [icbhi.device_of(name) for name in cycles["recording"]]
+        answers = predictions.label_columns(values, decision, devices)
+        last = {name: answers.pop(name) for name in ("uncertain",) if name in answers}
         verdicts = [verdict for result in read for verdict in result.cycles.verdicts]
-        table["quality"] = [verdict.quality for verdict in verdicts]
-        table["quality_reason"] = [verdict.reason for verdict in verdicts]
-        table = table.assign(source=rows["source"], path=rows["path"])
-        table.attrs["notice"] = decision.notice
-        return table, make_status_table(results)
+        return {
+            **{name: cycles[name] for name in ("recording", "cycle", "start_s", "end_s")},
+            **answers,
+            "true_label": cycles["label"],
+            **last,
+            "quality": [verdict.quality for verdict in verdicts],
+            "quality_reason": [verdict.reason for verdict in verdicts],
+            "source": cycles["source"],
+            "path": cycles["path"],
+        }
 
     def embed(
         self,
@@ -508,41 +544,27 @@ class Predictor:
         A recording's vector is the mean of its cycles' (`cycle` is then 0). Errors go to `problems` as in `predict`.
         What cannot be judged has no vector; `attrs["not_judged"]` has a sentence for each such recording.
         """
+        import pandas as pd
+
         tables, not_judged = list[pd.DataFrame](), list[str]()
         sources = audio_reader.find_recordings(paths)
-        results = self.results(sources, self.embedding_function(layer), problems, cycles, quality, mean_per_cycle)
+        function = self.torch_engine.find_embedding(layer, self.recipe.name)
+        results = self.results(sources, function, problems, cycles, quality, mean_per_cycle)
         shown = progress and len(sources) > 1
         for result in progress_bar(results, shown=shown, total=len(sources), desc="recordings", unit="recording"):
-            rows = make_cycle_table([result]).drop(columns=["label", "source"])[result.cycles.judged]
+            rows = pd.DataFrame(make_cycles([result])).drop(columns=["label", "source"])[result.cycles.judged]
             vectors = result.values
-            not_judged += predictions.unjudged_sentences(make_status_table([result]))
+            not_judged += predictions.unjudged_sentences(make_status([result]))
             if per == "recording" and len(rows):
                 rows = rows.head(1).assign(cycle=0, start_s=0.0, end_s=result.duration_s)
                 vectors = vectors.mean(axis=0, keepdims=True)
             if result.error is None:
                 tables.append(rows.assign(vector=list(vectors)))
 
-        empty = make_cycle_table([]).drop(columns=["label", "source"]).assign(vector=[])
+        empty = pd.DataFrame(make_cycles([])).drop(columns=["label", "source"]).assign(vector=[])
         table = pd.concat([each for each in tables if len(each)] or [empty], ignore_index=True)
         table.attrs["not_judged"] = not_judged
         return table
-
-    def embedding_function(self, layer: int | None) -> Callable[..., NDArray[np.float32]]:
-        """Layer, or None for the fused ones -> (B, samples) -> (B, features)."""
-        engine = self.torch_engine
-        embed = getattr(engine.packed_network, "embed", None)
-        encoder = getattr(engine.packed_network, "encoder", None)
-        if embed is None or (layer is not None and encoder is None):
-            raise ValueError(f"a model of recipe {self.recipe.name} has no embedding; use one of m2d_fusion")
-        if layer is None or encoder is None:
-            return lambda waveforms, **extras: engine.apply(embed, waveforms, **extras)
-        if not 1 <= layer <= encoder.depth:
-            raise UsageError(f"--layer {layer}: the encoder has layers 1 to {encoder.depth}, or say fused")
-
-        def pool_layer(logmel: Tensor) -> Tensor:
-            return mean_plus_max(encoder(logmel)[layer - 1])
-
-        return lambda waveforms, **extras: engine.apply(pool_layer, waveforms, **extras)
 
     def results(
         self,
@@ -560,7 +582,7 @@ class Predictor:
         own = self.prepare_spans if self.has_own_rows else None
         parts, failure = list[NDArray[Any]](), None
         reading = audio_reader.read_ahead(
-            paths, self.recipe.audio, cycles, gate=quality, prepare=own, label_set=self.label_set
+            paths, self.preparation.audio, cycles, gate=quality, prepare=own, label_set=self.label_set
         )
 
         # Closed whatever happens, else readers wait for someone to take their chunks and keep the process from ending
@@ -592,12 +614,16 @@ class Predictor:
             problems.append(one_line(str(error)))
             parts = []  # a recording that breaks off has no answer, also where its first cycles had one
         values = np.concatenate(parts) if parts else np.empty((0, len(self.classes)))
-        if self.recipe.scales_batches and len(values):  # scored as neighbours of the others
+        if self.preparation.scales_batches and len(values):  # scored as neighbours of the others
             values = values[chunk.cycles.judged]
         return RecordingResult(chunk.path, chunk.duration_s, chunk.cycles, values, error, chunk.notes)
 
     def prepare_spans(self, file: Path, spans: Sequence[tuple[float, float]]) -> CycleDataset:
         """Recording and stretches (start_s, end_s) of it -> the recipe's own rows of them; `cycle` counts from 1."""
+        import pandas as pd
+
+        from rales.data.dataset import check_extras, prepare_dataset
+
         table = pd.DataFrame(spans, columns=["start_s", "end_s"], dtype=np.float64)
         path = pd.Series([str(file)] * len(table), dtype=object)  # str columns take UTF-8 alone
         cycle = np.arange(1, len(table) + 1)
@@ -612,7 +638,7 @@ class Predictor:
             dataset = self.prepare_spans(file, spans)
             values = self.probabilities(dataset.inputs, extras=dataset.extras)
             return vote_per_cycle(dataset.table, values, self.label_set) if len(spans) else values
-        return self.probabilities(audio_reader.read_spans(file, spans, self.recipe.audio))
+        return self.probabilities(audio_reader.read_spans(file, spans, self.preparation.audio))
 
     def probabilities(
         self,
@@ -624,7 +650,10 @@ class Predictor:
         calibrated."""
         rows = np.arange(len(waveforms)) if rows is None else rows
         chunks = [rows[start : start + self.together] for start in range(0, len(rows), self.together)]
-        batches = [self.engine(waveforms[chunk], **index_extras(extras, chunk)) for chunk in chunks]
+        batches = [
+            self.engine(waveforms[chunk], **{name: np.array(each[chunk]) for name, each in extras.items()})
+            for chunk in chunks
+        ]
         return np.concatenate([np.empty((0, len(self.classes))), *batches])
 
 
@@ -637,7 +666,7 @@ def vote_per_cycle(rows: pd.DataFrame, values: NDArray[Any], label_set: LabelSet
 def mean_per_cycle(rows: pd.DataFrame, values: NDArray[Any]) -> NDArray[Any]:
     """Rows, one or several a cycle, and their (rows, n) vectors -> (cycles, n) means."""
     cycle = rows["cycle"].to_numpy()
-    return np.stack([values[cycle == number].mean(axis=0) for number in pd.unique(cycle)])
+    return np.stack([values[cycle == number].mean(axis=0) for number in dict.fromkeys(cycle.tolist())])
 
 
 def score_batch(batch: Sequence[CycleChunk], function: Callable[..., NDArray[Any]]) -> NDArray[Any]:
@@ -646,7 +675,7 @@ def score_batch(batch: Sequence[CycleChunk], function: Callable[..., NDArray[Any
     if not filled:
         return np.empty((0, 0))
     extras = {name: np.concatenate([chunk.extras[name] for chunk in filled]) for name in filled[0].extras}
-    return function(np.concatenate([chunk.waveforms for chunk in filled]), **index_extras(extras, slice(None)))
+    return function(np.concatenate([chunk.waveforms for chunk in filled]), **extras)
 
 
 def not_a_number_error(path: str, waveforms: Waveforms) -> ValueError:
@@ -665,8 +694,20 @@ def describe_result(result: RecordingResult) -> str:
     return one_line(str(result.error) if result.error else notes)
 
 
-def make_status_table(results: Sequence[RecordingResult]) -> pd.DataFrame:
-    """Recordings -> a row each: path, status, sentence, duration_s, cycles, not_judged, quality, quality_reason.
+def make_tables(
+    cycles: dict[str, Any], status: dict[str, Any], decision: Decision
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Columns of `Predictor.answers` -> tables."""
+    import pandas as pd
+
+    table = pd.DataFrame(cycles)
+    table.attrs["notice"] = decision.notice
+    return table, pd.DataFrame(status)
+
+
+def make_status(results: Sequence[RecordingResult]) -> dict[str, list[Any]]:
+    """Recordings -> columns with a row each: path, status, sentence, duration_s, cycles, not_judged, quality,
+    quality_reason.
 
     Quality and reason are those of most of the cycles that are not judged, or of most cycles if all are.
     """
@@ -678,17 +719,20 @@ def make_status_table(results: Sequence[RecordingResult]) -> pd.DataFrame:
         status = ("failed" if result.error else "ok", describe_result(result))
         counts = (result.duration_s, len(verdicts), len(refused))
         rows.append((make_encodable(result.path), *status, *counts, most.quality, most.reason))
-    columns = ["path", "status", "sentence", "duration_s", "cycles", "not_judged", "quality", "quality_reason"]
-    return pd.DataFrame(rows, columns=columns)
+    names = ("path", "status", "sentence", "duration_s", "cycles", "not_judged", "quality", "quality_reason")
+    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
 
 
-def make_cycle_table(results: Sequence[RecordingResult]) -> pd.DataFrame:
-    """Recordings -> a row per cycle: recording, cycle, start_s, end_s, label (None if not annotated), source, path."""
-    rows = []
-    for path, _, cycles, *_ in results:
-        labels = cycles.true_label or itertools.repeat(None)
-        numbered = enumerate(zip(cycles.start_s, cycles.end_s, labels, strict=False), start=1)
-        name, place = make_encodable(Path(path).stem), make_encodable(path)
-        rows += [(name, n, *times_and_label, cycles.source, place) for n, times_and_label in numbered]
-    columns = ["recording", "cycle", "start_s", "end_s", "label", "source", "path"]
-    return pd.DataFrame(rows, columns=columns).astype({"cycle": "int64", "start_s": "float64", "end_s": "float64"})
+def make_cycles(results: Sequence[RecordingResult]) -> dict[str, Any]:
+    """Recordings -> columns with a row per cycle: recording, cycle, start_s, end_s, label (None if not annotated),
+    source, path."""
+    of_each = [(result, len(result.cycles.start_s)) for result in results]
+    return {
+        "recording": [make_encodable(Path(result.path).stem) for result, count in of_each for _ in range(count)],
+        "cycle": np.array([number for _, count in of_each for number in range(1, count + 1)], dtype=np.int64),
+        "start_s": np.array([time for result, _ in of_each for time in result.cycles.start_s], dtype=np.float64),
+        "end_s": np.array([time for result, _ in of_each for time in result.cycles.end_s], dtype=np.float64),
+        "label": [label for result, count in of_each for label in result.cycles.true_label or [None] * count],
+        "source": [result.cycles.source for result, count in of_each for _ in range(count)],
+        "path": [make_encodable(result.path) for result, count in of_each for _ in range(count)],
+    }

@@ -21,9 +21,10 @@ from rales import parallel
 from rales.data import manifest as table
 from rales.data.annotation_dialects import TableRow
 from rales.data.corpus import CorpusSource, read_corpus
+from rales.environment import count_processors, limit_threads
 from rales.errors import FileError, UsageError
 from rales.evaluation import predictions, recordings
-from rales.export.engine_selection import load_with_engine
+from rales.export.load import load_with_engine
 from rales.files.atomic import lock_folder, make_folder, remove_abandoned
 from rales.files.csv_cells import one_line
 from rales.files.json_files import to_jsonable
@@ -34,7 +35,6 @@ from rales.models.hub import SHIPPED
 from rales.optional_packages import summarise_error
 from rales.progress import progress_bar
 from rales.training import run_folder
-from rales.training.distributed import count_processors
 
 SHARD_RECORDINGS = 1000  # recordings: some 7,000 cycles, 1 MB; ten million recordings are 10,000 shards
 RETRIES = 3  # of a shard whose worker died
@@ -171,9 +171,7 @@ def predict_shard(
 @functools.cache
 def load_worker_model(model: str | None) -> Predictor:
     """One model a worker, on one thread: there is a worker for every processor."""
-    import torch
-
-    torch.set_num_threads(1)
+    limit_threads(1)
     return load_with_engine(model)
 
 

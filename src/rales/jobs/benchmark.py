@@ -16,13 +16,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from rales.errors import UsageError
-from rales.export.artefact import EXPORT_TARGETS, make_artefact, make_probe
+from rales.export.artefact import EXPORT_TARGETS, make_probe
 from rales.export.engine_selection import speed_ratio, time_engines
+from rales.export.make_artefact import make_artefact
 from rales.files.atomic import temporary_folder
 from rales.files.json_files import to_jsonable
-from rales.inference.engines import Engine, TorchEngine, Waveforms
+from rales.inference.engines import Engine, Waveforms
 from rales.inference.load_model import load_model
 from rales.inference.predictor import Predictor
+from rales.inference.torch_engine import TorchEngine
 from rales.labels import CLASSES
 from rales.models.cpu_inference import bf16_is_faster
 from rales.optional_packages import package_versions

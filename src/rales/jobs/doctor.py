@@ -7,25 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from platformdirs import user_cache_path, user_data_path
 
+from rales.environment import count_processors, count_threads, describe_environment
 from rales.errors import UsageError
 from rales.evaluation.predictions import NOTICE
-from rales.inference.load_model import load_model
+from rales.export.load import load_with_engine
 from rales.inference.predictor import Predictor
 from rales.models.hub import DEFAULT_MODEL
-from rales.optional_packages import find_missing_package
+from rales.optional_packages import find_missing_package, is_installed, require_torch
 from rales.synthesis.simulator import Chest, simulate_recording
-from rales.training.distributed import choose_device, count_processors
-from rales.training.run_folder import describe_environment
 from rales.typing import Waveform
 
 EXTRAS = {  # extra of the package -> what stands and falls with it
+    "train": "torch",
     "report": "matplotlib",
     "web": "fastapi",
     "search": "usearch",
-    "export": "onnxruntime",
+    "export": "onnxscript",
     "openvino": "openvino",
     "av": "av",
     "ray": "ray",
@@ -52,10 +51,14 @@ def diagnose(device: str = "auto") -> dict[str, Any]:
 
     A problem keeps something from working; a note is worth knowing. Errors: a device that is not there.
     """
-    try:
-        choose_device(device, 0)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    if device not in ("auto", "cpu"):
+        require_torch(f"--device {device}")
+        from rales.training.distributed import choose_device
+
+        try:
+            choose_device(device, 0)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
     devices = find_devices()
 
     folders = {
@@ -71,10 +74,9 @@ def diagnose(device: str = "auto") -> dict[str, Any]:
         for place in places.values()
         if place["free_bytes"] < LEAST_FREE_BYTES
     ]
-    if shutil.which("nvidia-smi") and not torch.cuda.is_available():
+    if shutil.which("nvidia-smi") and is_installed("torch") and not any("cuda" in name for name in devices):
         notes.append(
-            f"a driver of NVIDIA is here, but torch {torch.__version__} uses no GPU: install a torch with CUDA "
-            "(docs/install.md)"
+            "a driver of NVIDIA is here, but this torch uses no GPU: install a torch with CUDA (docs/install.md)"
         )
 
     return {
@@ -92,7 +94,11 @@ def diagnose(device: str = "auto") -> dict[str, Any]:
 
 def find_devices() -> list[str]:
     """-> where torch can compute, the processor first."""
-    found = [f"cpu: {count_processors()} processors, {torch.get_num_threads()} threads"]
+    found = [f"cpu: {count_processors()} processors, {count_threads()} threads"]
+    if not is_installed("torch"):
+        return found
+    import torch
+
     for number in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(number)
         found.append(f"cuda:{number}: {about.name}, {about.total_memory / 2**30:.0f} GiB")
@@ -129,7 +135,7 @@ def check_model(device: str = "auto", model: Predictor | None = None) -> dict[st
     """Device word, or a model -> how far its answers to the known sound are from those of the shipped model; problems
     if that is more than rounding."""
     try:
-        model = model or load_model(DEFAULT_MODEL, device)
+        model = model or load_with_engine(DEFAULT_MODEL, device=device)
         table = model.predict(make_known_sound(), sample_rate=RATE_HZ, cycles="windows", quality=False)
     except (ValueError, OSError, RuntimeError) as error:
         return {"model": DEFAULT_MODEL, "difference": None, "problems": [f"{DEFAULT_MODEL}: {error}"]}

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rales.data import splits
-from rales.data.dataset import load_dataset, scored_together
+from rales.data.dataset import load_dataset
 from rales.data.splits import digest_cycles
+from rales.environment import describe_environment
 from rales.errors import UsageError
 from rales.evaluation import predictions
 from rales.evaluation.metrics import icbhi_scores, mean_auroc
@@ -52,6 +53,7 @@ from rales.optional_packages import require_packages
 from rales.progress import progress_bar
 from rales.recipes import m2d_fusion
 from rales.recipes.registry import make_recipe
+from rales.settings import scored_together
 from rales.training import run_folder
 from rales.training.distributed import choose_device
 from rales.training.pretrain import Probe
@@ -447,7 +449,7 @@ def write(
         {
             "settings": plan.settings,
             "command": command,
-            **run_folder.describe_environment(),
+            **describe_environment(),
             "finished": True,
             "notes": notes,
             "subsets": len(found),

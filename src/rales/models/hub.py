@@ -38,6 +38,8 @@ RETRIES = 3  # of a server that is out of reach, or busy, for a moment
 PASSING_STATUS = {408, 429, 500, 502, 503, 504}
 SHIPPED = {name: Path(__file__).parents[1] / "default" / f"{name}.safetensors" for name in ("rales", "rales-mn04")}
 """The models that come with the package, the default first. A name of theirs is never taken for a file or folder."""
+GRAPHS = {"rales": SHIPPED["rales"].with_suffix(".onnx")}
+"""Those that answer without PyTorch, and their artefacts."""
 DEFAULT_MODEL = "rales"
 ELSEWHERE = "download it elsewhere and give the file to `rales weights NAME --file FILE`"
 

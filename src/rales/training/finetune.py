@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from rales.data import loader, splits
 from rales.data.dataset import Batch, CycleDataset, check_extras, class_numbers, load_dataset, select_extras
 from rales.data.splits import digest_cycles
+from rales.environment import describe_environment
 from rales.errors import FileError, UsageError
 from rales.evaluation import predictions
 from rales.evaluation.metrics import count_outcomes, mean_auroc, outcome_scores, predict_at_threshold
@@ -757,5 +758,5 @@ def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, A
             "left_out": table.attrs.get("left_out", []),
         },
         "command": command,
-        **run_folder.describe_environment(),
+        **describe_environment(),
     }

@@ -18,6 +18,7 @@ from rales.audio import M2DLogMel
 from rales.data.corpus import Corpus
 from rales.data.noisy_logmel import NoisyLogMel, measure_logmel_statistics
 from rales.data.random_crops import NOISE, CropChunk, CropDataset, read_crop_chunks
+from rales.environment import describe_environment
 from rales.errors import UsageError
 from rales.files.atomic import atomic_write
 from rales.files.writers import write_json
@@ -464,5 +465,5 @@ def run_record(
         "noise": noise.facts() if noise else {},
         "probe": probe.facts if probe else {},
         "command": command,
-        **run_folder.describe_environment(),
+        **describe_environment(),
     }

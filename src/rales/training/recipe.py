@@ -1,18 +1,23 @@
 """A recipe: the settings of one system, and the functions that make of them what it does otherwise than the others."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import torch
-from pandas import DataFrame
-from torch import Tensor, nn
+from rales.settings import PaddedWaveform, scales_batches
 
-from rales.data.dataset import Batch, CycleDataset
-from rales.data.waveform_cache import Preparation
-from rales.settings import scales_batches
-from rales.training.distributed import DistributedContext
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from pandas import DataFrame
+    from torch import Tensor, nn
+
+    from rales.data.dataset import Batch, CycleDataset
+    from rales.data.waveform_cache import Preparation
+    from rales.training.distributed import DistributedContext
 
 Provenance = Literal["ours", "code-verified", "secondary", "reconstruction"]
 
@@ -34,7 +39,7 @@ class LossContext:
     """What the recipe's `extras` name, (b, …) each."""
     generator: torch.Generator
     """For whatever the loss draws: mixtures, second views."""
-    mixture: "Mixture | None" = None
+    mixture: Mixture | None = None
     """What mixup has mixed into the clips, if it did."""
     step: int = 0
     """Batches of the run that are done."""
@@ -47,7 +52,7 @@ class Mixture(NamedTuple):
     label: Tensor
     kept: float
 
-    def take(self, rows: slice) -> "Mixture":
+    def take(self, rows: slice) -> Mixture:
         """-> that of some of the clips."""
         return self._replace(label=self.label[rows])
 
@@ -94,7 +99,7 @@ class Recipe:
     teach: Callable[[DataFrame, DistributedContext, Path | None], DataFrame] | None = None
     """(divided cycles table, context, cache folder) -> the same with what the loss wants of each train row: the soft
     answers of trained models."""
-    asked: "Recipe | None" = None
+    asked: Recipe | None = None
     """In the last of several stages, whose numbers are its own: the recipe that the user asked for."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Dotted settings that are not those that size, checkpoint and the like bring, and their values."""
@@ -112,3 +117,15 @@ class Recipe:
     def scales_batches(self) -> bool:
         """Whether an answer depends on the others of its batch (audio.scope=batch)."""
         return scales_batches(self.audio)
+
+
+@dataclass(frozen=True)
+class ExportedRecipe:
+    """What an artefact, which holds front-end and network, needs of a recipe to answer: how a cycle becomes a waveform.
+    Recipes with rows or a preparation of their own are rebuilt whole."""
+
+    name: str
+    audio: PaddedWaveform
+    rows: None = None
+    prepare: None = None
+    scales_batches: bool = False

@@ -9,9 +9,7 @@ half of one.
 
 import json
 import logging
-import platform
 import struct
-import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +26,6 @@ from rales.files.json_files import DAMAGED, flatten_json, parse_json, read_json_
 from rales.files.json_files import read_json as read_json_file
 from rales.files.writers import write_json
 from rales.labels import ICBHI, LabelSet
-from rales.optional_packages import package_versions
 
 log = logging.getLogger(__name__)
 
@@ -138,26 +135,6 @@ def stored_precision(folder: Path) -> str | None:
     if precision not in ("float32", "bf16"):
         raise FileError(folder / "config.json", f"has no usable `computed_in.precision`; {DAMAGED}")
     return str(precision)
-
-
-def describe_environment() -> dict[str, Any]:
-    """-> versions of what can change a result, and the commit of this package's source if it runs from a checkout."""
-    packages = package_versions(("rales", "torch", "numpy", "pandas", "soundfile", "soxr", "safetensors"))
-    return {"versions": {"python": platform.python_version(), **packages}, "commit": source_commit()}
-
-
-def source_commit() -> str:
-    """-> git commit of the source tree with `+changes` if files differ from it, or "" for an installed package."""
-    here = Path(__file__).parent
-    try:
-        git = ["git", "-C", str(here)]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-        dirty = subprocess.run(
-            [*git, "status", "--porcelain", "--", str(here)], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
 
 
 def append_metrics(folder: Path, lines: list[dict[str, Any]]) -> None:

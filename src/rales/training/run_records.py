@@ -68,6 +68,8 @@ class Export:
     digest: str
     probe: list[list[float]]
     probe_difference: float
+    whole_cycles: bool = False
+    """Whether a cycle becomes one waveform as `config.audio` says, so that nothing else of the recipe is needed."""
 
 
 @dataclass(frozen=True)

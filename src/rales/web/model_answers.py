@@ -63,7 +63,7 @@ def score_spans(model: Predictor, sound: Path, spans: Sequence[Span], recording:
     verdicts = [quality.find_missing_sound(*segment) or quality.OK for segment in io.read_segments(sound, spans)]
     judged = np.array([verdict.judged for verdict in verdicts], dtype=bool)
     probabilities = np.full((len(spans), len(model.classes)), np.nan)
-    scored = judged | (model.recipe.scales_batches)  # then they are neighbours of the others
+    scored = judged | (model.preparation.scales_batches)  # then they are neighbours of the others
     probabilities[scored] = model.score_spans(sound, list(compress(spans, scored)))
     probabilities[~judged] = np.nan
     predictions.check_numbers(rows[judged], probabilities[judged])
@@ -95,7 +95,7 @@ def explain_span(model: Predictor, sound: Path, span: Span, target: str | None) 
     if target is not None and target not in model.classes:
         raise ValueError(f"the model does not know {target}; it tells {', '.join(model.classes)} apart")
 
-    (prepared,) = audio_reader.read_spans(sound, [span], model.recipe.audio)
+    (prepared,) = audio_reader.read_spans(sound, [span], model.preparation.audio)
     if target is None:
         (row,) = score_spans(model, sound, [span])
         target = row["label"]
@@ -105,7 +105,7 @@ def explain_span(model: Predictor, sound: Path, span: Span, target: str | None) 
         raise ValueError(f"not judged, so there is nothing to explain: {row['quality_reason']}")
 
     contributions = attribution.attribute_patches(model, prepared, target)
-    audio, (start_s, end_s) = model.recipe.audio, span
+    audio, (start_s, end_s) = model.preparation.audio, span
     length_s = end_s - start_s
     width_s = contributions.time_s[0] * 2  # times are the centres of patches of equal width
     columns = max(1, math.ceil(min(length_s, audio.duration_s) / width_s))

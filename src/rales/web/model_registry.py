@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from rales.evaluation import recordings
-from rales.export.engine_selection import artefact_format, load_with_engine
+from rales.export.load import artefact_format, load_with_engine
 from rales.files.csv_cells import one_line
 from rales.files.json_files import parse_json, read_json
 from rales.inference.predictor import Predictor
 from rales.labels import LabelSet
-from rales.models.hub import DEFAULT_MODEL, SHIPPED
+from rales.models.hub import DEFAULT_MODEL, GRAPHS, SHIPPED
 from rales.report.load_runs import run_folders
 from rales.training import run_folder
 
@@ -164,8 +164,10 @@ def list_learned(folder: Path | None) -> list[LearnedModel]:
 
 
 def engine_of(source: str) -> str:
-    """A run computes in torch, as the command does without a word about engines; an artefact is its own engine."""
-    return "auto" if artefact_format(Path(source)) else "torch"
+    """A run computes in torch, as the command does without a word about engines; an artefact, and what ships with one,
+    has its own engine."""
+    has_own = artefact_format(Path(source)) or Path(source) in map(SHIPPED.get, GRAPHS)
+    return "auto" if has_own else "torch"
 
 
 def model_facts(record: dict[str, Any]) -> dict[str, Any]:
