@@ -92,15 +92,13 @@ def test_its_recordings_are_in_the_queue_with_their_annotations(
     assert found["alone.wav"]["notes"] == ["alone.txt: larger than 256 KiB; not used"]
 
 
-def test_sound_is_decoded_when_it_is_asked_for(opened: httpx.Client, folder: Path, monkeypatch: Any) -> None:
-    from rales.web import projects
-
-    monkeypatch.setattr(projects, "DECODED", 1)
+def test_sound_is_decoded_when_it_is_asked_for(opened: httpx.Client, folder: Path) -> None:
     found = listed(opened)
-    for path in ("alone.wav", "ward/again.wav", "alone.wav"):
+    decoded = folder / ".rales" / "recordings"
+    for path in ("alone.wav", "ward/again.wav"):
         answer = opened.get(f"/recordings/{found[path]['id']}/audio")
         assert (answer.status_code, answer.content[:4]) == (200, b"RIFF")
-        assert len(list((folder / ".rales" / "recordings").rglob("page.wav"))) == 1  # that of the last one asked for
+        assert (decoded / found[path]["id"] / "page.wav").is_file()
     assert opened.get(f"/recordings/{found['broken.wav']['id']}/audio").status_code in (404, 422)
     spans = {"cycles": [{"start_s": 0.5, "end_s": 1.5}]}
     assert opened.post(f"/recordings/{found[next(iter(found))]['id']}/scores", json=spans).status_code == 200

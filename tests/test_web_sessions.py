@@ -310,7 +310,7 @@ DAMAGE = {  # what is done to the database or the files -> what is said of that 
     "scores cut": (("scores", SCORED[:30]), "cannot be read (no JSON)"),
     "original cut": (("originals", "[{"), "the cycles it began with cannot be read (no JSON)"),
     "annotation cut": (("annotations", "[{"), "revision 2 of its annotation cannot be read (no JSON); restore an"),
-    "no sound": ("audio.wav", "its sound is missing in the service's folder"),
+    "no sound": ("upload", "its sound is missing in the service's folder"),
 }
 
 
@@ -403,7 +403,8 @@ def test_a_damaged_row_costs_its_own_recording_alone(
         client.post("/annotations", json={"recording": bad, "cycles": cycles_of(label)}).raise_for_status()
     beside = client.get(f"/recordings/{good}").json()
     if isinstance(what, str):
-        (store.place(bad) / what).unlink()
+        for file in (what, "audio.wav"):
+            (store.place(bad) / file).unlink()
     else:
         query = f"UPDATE {what[0]} SET cycles = ? WHERE recording = ?"
         newest = " AND revision = 2" if what[0] == "annotations" else ""
@@ -455,6 +456,9 @@ def test_sound_that_is_damaged_or_missing_is_a_sentence(place: Path, client: htt
     answer = client.get(f"/recordings/{facts['id']}/spectrogram")
     assert (answer.status_code, answer.json()["detail"].startswith(facts["name"])) == (422, True), answer.text
     for file in ("page.wav", "audio.wav"):
+        (folder / file).unlink()
+    assert client.get(f"/recordings/{facts['id']}/spectrogram").status_code == 200  # it is decoded again
+    for file in ("page.wav", "audio.wav", "upload"):
         (folder / file).unlink()
     for path in ("audio", "spectrogram"):
         answer = client.get(f"/recordings/{facts['id']}/{path}")

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from rales.cli.console import print_message, print_messages_once, print_result
 from rales.cli.options import (
     Classes,
+    Config,
     Data,
     Device,
     Epochs,
@@ -18,12 +19,14 @@ from rales.cli.options import (
     From,
     Independent,
     JsonFlag,
+    Log,
     Part,
     Select,
     SetWords,
     Size,
     SkipFlag,
     Weights,
+    add_settings_file,
     command_line,
     words_of,
 )
@@ -43,7 +46,7 @@ def train(
     weights: Weights = None,
     from_: From = None,
     freeze: Freeze = None,
-    seed: int = 0,
+    seed: int | None = None,
     size: Size = None,
     variant: str | None = None,
     epochs: Epochs = None,
@@ -51,7 +54,9 @@ def train(
     classes: Classes = None,
     independent: Independent = False,
     device: Device = None,
+    config: Config = None,
     set_: SetWords = (),
+    log: Log = (),
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
 ) -> None:
@@ -71,23 +76,25 @@ def train(
     out
         Run folder to write.
     seed
-        Seed of the random start, the order of cycles and the augmentation.
+        Seed of the random start, the order of cycles and the augmentation; 0 if not given.
     variant
         Of m2d_fusion, its row of Table 2: vanilla, pair_5_12, pair_5_11, triple_4_7_10, all_fixed, all_learned.
     """
     from rales.cli import result_lines
     from rales.data import read_cycles, splits
     from rales.recipes import registry
+    from rales.training.callbacks import make_callbacks
 
     given: dict[str, object] = {"seed": seed, "train.epochs": epochs, "train.select": select, "train.device": device}
-    given |= {"classes": classes, "independent": independent or None}
-    words = [*words_of(given), *set_]
-    start = {"weights": weights, "from_model": from_, "freeze": freeze}
-    chosen = registry.make_recipe(recipe, words, **start, size=size, variant=variant)
+    given |= {"classes": classes, "independent": independent or None, "size": size, "variant": variant}
+    given |= {"weights": weights, "from_model": from_, "freeze": freeze}
+    with add_settings_file(config, [*words_of(given), *set_]) as words:
+        chosen = registry.make_recipe(recipe, words)
+    watched = {"callbacks": make_callbacks(log)} if log else {}
     print_messages_once(chosen.notes)
     needs_split, label_set = splits.needs_list(chosen.settings.split.name), chosen.settings.label_set
     cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split, label_set=label_set)
-    figures = chosen.run(chosen, cycles, out, command=command_line(), progress=True)
+    figures = chosen.run(chosen, cycles, out, command=command_line(), progress=True, **watched)
     if figures:  # several processes: only the first has them
         print_result(figures, json, result_lines.figure_lines)
         print_message(f"run folder: {out}")
@@ -130,7 +137,7 @@ def pretrain(
     weights: Weights = None,
     size: Size = None,
     epochs: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     mask_ratio: float | None = None,
     noise: Annotated[tuple[Path, ...], Parameter(name="--noise", negative="")] = (),
     noise_ratio: float | None = None,
@@ -139,7 +146,9 @@ def pretrain(
     probe_data: Path | None = None,
     part: Part = "train",
     device: Device = None,
+    config: Config = None,
     set_: SetWords = (),
+    log: Log = (),
     json: JsonFlag = False,
 ) -> None:
     """Pre-train an encoder on recordings without labels (M2D, M2D-X); goes on where it stopped if OUT holds an
@@ -159,7 +168,7 @@ def pretrain(
     epochs
         Passes over the recordings.
     seed
-        Seed of the random start, the order of recordings, crops and masks.
+        Seed of the random start, the order of recordings, crops and masks; 0 if not given.
     mask_ratio
         Share of the patches hidden from the encoder (0.7).
     noise
@@ -181,21 +190,23 @@ def pretrain(
     from rales.data.corpus import read_corpus
     from rales.jobs.layer_search import quick_probe
     from rales.recipes import m2d_pretrain as job
+    from rales.training.callbacks import make_callbacks
 
     given: dict[str, object] = {"seed": seed, "pretrain.epochs": epochs, "pretrain.mask_ratio": mask_ratio}
     given |= {"crops.noise_ratio": noise_ratio, "encoder.teacher": teacher, "pretrain.device": device}
-    given |= {"pretrain.teacher_weight": teacher_weight}
-    words = [*words_of(given), *set_]
-    config = job.settings(size, weights, words)
-    print_messages_once(job.what_is_taken(config))
+    given |= {"pretrain.teacher_weight": teacher_weight, "encoder.weights": weights}
+    with add_settings_file(config, [*words_of(given), *set_]) as words:
+        settings = job.settings(size, weights, words)
+    print_messages_once(job.what_is_taken(settings))
     figures = job.run(
-        config,
+        settings,
         read_corpus(data, part=part),
         out,
         noise=read_corpus(noise, part=part) if noise else None,
         probe=quick_probe(read_cycles(probe_data, skip_damaged=True)) if probe_data else None,
         command=command_line(),
         progress=True,
+        callbacks=make_callbacks(log),
     )
     if figures:  # several processes: only the first has them
         print_result(figures, json, result_lines.pretrain_lines)

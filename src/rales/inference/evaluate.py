@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rales.data import read_contents, splits
 from rales.data.annotation_dialects import SUFFIXES
 from rales.data.dataset import CycleDataset, check_extras, class_numbers, load_dataset
-from rales.data.reader import cycles_table, recordings_table, refuse_damage
+from rales.data.reader import cycles_table, labels_recordings_alone, recordings_table, refuse_damage
 from rales.data.splits import digest_cycles
 from rales.errors import FileError, UsageError
 from rales.evaluation import predictions, recordings
@@ -64,8 +64,7 @@ def evaluate_data(
     """
     label_set = model.label_set
     contents = read_contents(data, audio=True, decode=skip_damaged, label_set=label_set)
-    found = [recording for recording in contents.recordings if not recording.problems]
-    if not any(recording.cycles for recording in found) and any(recording.findings for recording in found):
+    if labels_recordings_alone(contents):
         if metrics:
             raise UsageError(
                 f"--metric {','.join(metrics)}: is of labelled cycles, and these recordings are labelled as a whole; "
@@ -75,9 +74,8 @@ def evaluate_data(
         figures = evaluate_recordings(model, recordings_table(contents), part=part, progress=progress)
         return figures | {"problems": [*left_out, *figures["problems"]]}
 
-    needs_split = (
-        part != "all" and splits.needs_list(model.recipe.settings.split.name) and any(one.split for one in found)
-    )
+    is_divided = any(recording.split for recording in contents.recordings if not recording.problems)
+    needs_split = part != "all" and splits.needs_list(model.recipe.settings.split.name) and is_divided
     reading: dict[str, Any] = {"skip_damaged": skip_damaged, "audio": True, "needs_split": needs_split}
     reading["label_set"] = label_set
     cycles = cycles_table(contents, **reading)

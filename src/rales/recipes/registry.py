@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rales.errors import UsageError
+from rales.errors import SettingError, UsageError
 from rales.models.hub import sha256_of
 from rales.registry import METRICS, RECIPES
 from rales.settings import (
@@ -66,7 +66,7 @@ def make_recipe(word: str | None, words: Iterable[str] | Mapping[str, Any] = (),
     values = {name: value for name, value in chosen.items() if value is not None}
     values |= words if isinstance(words, Mapping) else parse_words(words)
     if filled_in := [name for name in values if name.endswith(("_digest", ".digest"))]:
-        raise UsageError(f"--set {filled_in[0]}: is filled in from the file that the other setting names; leave it out")
+        raise SettingError(filled_in[0], "is filled in from the file that the other setting names; leave it out")
     check_freeze(str(values.get("freeze", "none")))
     if values.get("from_model"):
         return make_finetuning(word, values)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from rales.data.dataset import Batch, CycleDataset
     from rales.data.waveform_cache import Preparation
-    from rales.training.distributed import DistributedContext
 
 Provenance = Literal["ours", "code-verified", "secondary", "reconstruction"]
 
@@ -96,8 +95,8 @@ class Recipe:
     """What the front-end makes of a place where no sound is."""
     epoch_parameters: tuple[str, ...] = ()
     """Names of the parameters that move once an epoch, by their mean gradient, and not with every step."""
-    teach: Callable[[DataFrame, DistributedContext, Path | None], DataFrame] | None = None
-    """(divided cycles table, context, cache folder) -> the same with what the loss wants of each train row: the soft
+    teach: Callable[[DataFrame, Any, Path | None], DataFrame] | None = None
+    """(divided cycles table, `DistributedContext`, cache folder) -> the same with what the loss wants of each train row: the soft
     answers of trained models."""
     asked: Recipe | None = None
     """In the last of several stages, whose numbers are its own: the recipe that the user asked for."""

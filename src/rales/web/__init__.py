@@ -146,6 +146,7 @@ def make_server(
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             ended()
+            self.middleware.end_streams()
             asyncio.get_running_loop().call_later(settings.limits.ending_s, places.end)
             await super().shutdown(sockets)
 

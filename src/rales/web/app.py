@@ -83,7 +83,7 @@ def create_app(settings: Settings) -> SecurityMiddleware:
     add_page(app, service.label_set)
     add_token(app)
     describe_labels(app.openapi(), service.label_set)
-    return SecurityMiddleware(app, settings, nonce)
+    return SecurityMiddleware(app, settings, nonce, service.store.changes.end)
 
 
 def add_page(app: "FastAPI", label_set: LabelSet) -> None:

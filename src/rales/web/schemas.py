@@ -232,16 +232,18 @@ class Recording(Named):
 
 @dataclass
 class RecordingFacts(Recording):
-    """A recording in the list: `ahead` says how many wait before it, `findings` counts its usable cycles by label, and
-    `uncertainty` is 1 - the largest probability of its least certain cycle that nobody has confirmed. `answers` are the
-    probabilities that it holds anything abnormal, any crackle, any wheeze, where the classes are those of ICBHI 2017
-    (see ModelFacts.answers). `ambiguous` counts the cycles that nobody has confirmed and whose set has several labels.
+    """A recording in the list: of two states of a line the one with the larger `changed` is the later one, `turn` is
+    its number among those that wait for the model, `findings` counts its usable cycles by label, and `uncertainty` is
+    1 - the largest probability of its least certain cycle that nobody has confirmed. `answers` are the probabilities
+    that it holds anything abnormal, any crackle, any wheeze, where the classes are those of ICBHI 2017 (see
+    ModelFacts.answers). `ambiguous` counts the cycles that nobody has confirmed and whose set has several labels.
 
     `judged` is false where the default model could judge none of it; `quality_reason` says why, or what is wrong
     with a part of it.
     """
 
-    ahead: int | None
+    changed: int
+    turn: int | None
     edited: bool
     cycles: int
     confirmed: int
@@ -277,6 +279,19 @@ class Scores:
 @dataclass
 class SessionContent(Named):
     recordings: list[RecordingFacts]
+
+
+@dataclass
+class SessionPart:
+    """A part of a session's list in the order the recordings came; `next` is what the next part is asked for with, null
+    behind the last one. Of all parts, the first `mark` is what the stream of changes begins from; `begun` is the turn
+    that the model works on, `taken` how many files of a folder are taken in, of how many."""
+
+    recordings: list[RecordingFacts]
+    next: str | None
+    mark: str
+    begun: int
+    taken: tuple[int, int] | None
 
 
 @dataclass

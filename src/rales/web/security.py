@@ -72,10 +72,11 @@ class ApiError(Exception):
 
 
 class SecurityMiddleware:
-    """ASGI middleware around `app`; `nonce` is of this service's inline styles."""
+    """ASGI middleware around `app`; `nonce` is of this service's inline styles, `end_streams` ends the answers that
+    would go on for as long as the service does."""
 
-    def __init__(self, app: App, settings: Settings, nonce: str) -> None:
-        self.app, self.settings, self.nonce = app, settings, nonce
+    def __init__(self, app: App, settings: Settings, nonce: str, end_streams: Callable[[], None]) -> None:
+        self.app, self.settings, self.nonce, self.end_streams = app, settings, nonce, end_streams
         self.headers = {**HEADERS, "content-security-policy": POLICY.format(nonce=nonce)}
         names = () if is_loopback(settings.host) else (settings.host, socket.gethostname(), socket.getfqdn())
         self.names = {name.lower() for name in (*names, *settings.allow_hosts)}
