@@ -96,8 +96,8 @@ class Recipe:
     epoch_parameters: tuple[str, ...] = ()
     """Names of the parameters that move once an epoch, by their mean gradient, and not with every step."""
     teach: Callable[[DataFrame, Any, Path | None], DataFrame] | None = None
-    """(divided cycles table, `DistributedContext`, cache folder) -> the same with what the loss wants of each train row: the
-    soft answers of trained models."""
+    """(divided cycles table, `DistributedContext`, cache folder) -> the same with what the loss wants of each train
+    row: the soft answers of trained models."""
     asked: Recipe | None = None
     """In the last of several stages, whose numbers are its own: the recipe that the user asked for."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
