@@ -58,8 +58,8 @@ def main() -> None:
         print(f"\nInference, batch {batch}, ms per clip of 8 s")
         table(time_engines(inference_turns(names, batch), rounds if batch > 1 else 3 * rounds), batch)
     print("\nThe same, batch 1, of a network that fuses some layers: it stops behind the last of them")
-    for layers, values in time_engines({subset: fused_turn(subset) for subset in SUBSETS}, rounds).items():
-        print(f"  {layers!s:15s} {1000 * statistics.median(values):8.1f}")
+    for layers, values in time_engines({str(subset): fused_turn(subset) for subset in SUBSETS}, rounds).items():
+        print(f"  {layers:15s} {1000 * statistics.median(values):8.1f}")
     print(f"\nPeak memory of a training step, batch {BATCH}, MB (weights, gradients, Adam's moments, activations)")
     for name in names:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
