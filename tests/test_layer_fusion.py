@@ -201,7 +201,7 @@ def test_nothing_behind_the_last_fused_layer_is_computed(name: str) -> None:
     make, bands = ENCODERS[name]
     model = FusionClassifier(make(), [2, 1], learned=False).eval()
     network: Any = getattr(model.encoder, "network", model.encoder)
-    blocks = network.features[1:] if isinstance(network, MobileNet) else network.blocks
+    blocks: Any = network.features[1:] if isinstance(network, MobileNet) else network.blocks
     computed = []
     for number, block in enumerate(blocks, start=1):
         block.register_forward_hook(lambda *_, number=number: computed.append(number))
