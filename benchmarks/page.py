@@ -45,8 +45,8 @@ class Asked(argparse.Namespace):
     processor_time: bool
 
 
-# One path: seconds of its rounds, of its peer's, and the limit. Names of rales are imported where they are used, and only
-# those that the first edition has as well.
+# One path: seconds of its rounds, of its peer's, and the limit. Names of rales are imported where they are used, and
+# only those that the first edition has as well.
 
 
 def time_folder(asked: Asked) -> dict[str, Any]:
