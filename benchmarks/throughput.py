@@ -11,6 +11,7 @@ times a second.
 """
 
 import argparse
+import resource
 import subprocess
 import sys
 import tempfile
@@ -31,8 +32,8 @@ def main() -> None:
     parser.add_argument("--model", help="without it the package's own")
     parser.add_argument("--recordings", type=int, nargs="+", default=[920])
     options = parser.parse_args()
-    print("| recordings | hours | way | seconds | ms a recording | times real time | peak memory |")
-    print("|---|---|---|---|---|---|---|")
+    print("| recordings | hours | way | seconds | ms a recording | ms of a processor | times real time | peak memory |")
+    print("|---|---|---|---|---|---|---|---|")
     for recordings in options.recordings:
         time_both_ways(sorted(options.folder.glob("*.wav")), recordings, options.model)
 
@@ -53,14 +54,16 @@ def time_both_ways(paths: list[Path], recordings: int, named: str | None) -> Non
             "batch job": ["--manifest", str(manifest), "--out", str(Path(place) / "out"), "--shard", "115"],
         }.items():
             command = [sys.executable, "-m", "rales", "predict", *words, "--cycles", "segment", *model]
-            took_s, bytes_ = measured(command)
-            figures = f"{took_s:.1f} | {1000 * took_s / recordings:.1f} | {sound_s / took_s:.0f}"
+            took_s, used_s, bytes_ = measured(command)
+            each_ms = f"{1000 * took_s / recordings:.1f} | {1000 * used_s / recordings:.1f}"
+            figures = f"{took_s:.1f} | {each_ms} | {sound_s / took_s:.0f}"
             print(f"| {recordings} | {sound_s / 3600:.2f} | {way} | {figures} | {bytes_ / 2**20:.0f} MiB |", flush=True)
 
 
-def measured(command: list[str]) -> tuple[float, int]:
-    """Command -> seconds from start to end, and the largest memory (proportional set size) of it and its children."""
-    begin, most = time.perf_counter(), 0
+def measured(command: list[str]) -> tuple[float, float, int]:
+    """Command -> seconds from start to end, those that processors computed for it, and the largest memory (proportional
+    set size) of it and its children."""
+    begin, used_before, most = time.perf_counter(), processor_seconds(), 0
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     root = psutil.Process(process.pid)
     while process.poll() is None:
@@ -68,7 +71,13 @@ def measured(command: list[str]) -> tuple[float, int]:
         time.sleep(EVERY_S)
     if process.returncode:
         sys.exit(f"{' '.join(command)}: exit code {process.returncode}")
-    return time.perf_counter() - begin, most
+    return time.perf_counter() - begin, processor_seconds() - used_before, most
+
+
+def processor_seconds() -> float:
+    """-> seconds that all children so far have computed."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def children(process: psutil.Process) -> list[psutil.Process]:
