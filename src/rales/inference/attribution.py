@@ -6,7 +6,7 @@ log-odds between the two. The picture without sound is the one that training mas
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,9 @@ from rales.files.csv_cells import make_encodable, one_line
 from rales.inference import audio_reader
 from rales.inference.predictor import Predictor
 from rales.optional_packages import require_packages
+
+if TYPE_CHECKING:
+    from rales.inference.notebook_figure import NotebookFigure
 
 STEPS = 32
 STEPS_AT_ONCE = 8  # steps in memory together
@@ -62,6 +65,20 @@ class Explanation(NamedTuple):
     def plot(self, out: str | Path) -> None:
         """Write it as a PNG (extra `report`)."""
         plot_explanation(self, Path(out))
+
+    def __repr__(self) -> str:
+        why = self.attribution
+        return (
+            f"<Explanation of {self.recording}, cycle {self.cycle}: {why.target} "
+            f"{self.probabilities[why.target]:.3f}; .plot(file), .table(). {NOTICE}>"
+        )
+
+    def _repr_png_(self) -> bytes | None:
+        """-> the picture, which a notebook shows; None without the extra `report`, and it shows the line above."""
+        try:
+            return draw_explanation(self)._repr_png_()
+        except UsageError:
+            return None
 
 
 def explain_cycle(
@@ -207,12 +224,19 @@ def explanation_document(found: Explanation) -> dict[str, Any]:
 
 
 def plot_explanation(found: Explanation, out: Path) -> None:
-    """Write a PNG: the log-mel picture, and over it what each patch added (red) or took away (blue)."""
+    """Write `draw_explanation` as a PNG."""
+    figure = draw_explanation(found)
+    with atomic_write(out) as beside:
+        figure.savefig(beside, format="png", dpi=120)
+
+
+def draw_explanation(found: Explanation) -> "NotebookFigure":
+    """-> the log-mel picture, and over it what each patch added (red) or took away (blue)."""
     require_packages("a picture", "report", "matplotlib")
-    from matplotlib.figure import Figure
+    from rales.inference.notebook_figure import NotebookFigure
 
     why = found.attribution
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    figure = NotebookFigure(figsize=(10, 4.5), layout="constrained")
     axes = figure.subplots()
     rows, limit = len(why.hz), float(np.abs(why.grid).max()) or 1.0
     wide_s = 2 * why.time_s[0] * len(why.time_s)  # the last patch may reach beyond the clip
@@ -233,5 +257,4 @@ def plot_explanation(found: Explanation, out: Path) -> None:
     title = f"{one_line(found.recording)}, cycle {found.cycle}: {why.target} {chance:.2f}\n{NOTICE}"
     axes.set_title(title, fontsize=10, parse_math=False)  # a name may hold $, which matplotlib takes for a formula
     figure.colorbar(shown, label=f"Added to the log-odds of {why.target}")
-    with atomic_write(out) as beside:
-        figure.savefig(beside, format="png", dpi=120)
+    return figure
