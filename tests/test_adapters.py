@@ -9,6 +9,7 @@ import soundfile
 from rales.data import read_cycles
 from rales.inference.mteb_encoder import MtebEncoder
 from rales.inference.predictor import Predictor
+from rales.inference.pyhealth_samples import INPUT_SCHEMA, OUTPUT_SCHEMA, make_samples
 from tests import tiny
 
 
@@ -53,3 +54,17 @@ def test_an_encoder_as_mteb_calls_it(recordings: list[Path], model: Predictor) -
     assert np.diag(encoder.similarity(vectors, vectors)) == pytest.approx(np.ones(2), abs=1e-5)
     with pytest.raises(ValueError, match="hears audio alone"):
         encoder.encode([{"text": ["a"]}])
+
+
+def test_samples_as_pyhealth_takes_them(recordings: list[Path]) -> None:
+    folder, table = recordings[0].parent, read_cycles(recordings[0].parent)
+    samples = make_samples(folder, part="test", rate_hz=8000, duration_s=2)
+    test = table[table["split"] == "test"]
+    for key, column in (("patient_id", "patient"), ("visit_id", "recording"), ("record_id", "recording")):
+        assert [each[key] for each in samples] == test[column].tolist()
+    assert [each["label"] for each in samples] == test["label"].tolist()
+    assert {(each["signal"].shape, each["signal"].dtype.name) for each in samples} == {((1, 16000), "float32")}
+    assert set(INPUT_SCHEMA) | set(OUTPUT_SCHEMA) <= samples[0].keys()
+    assert len(make_samples(folder, duration_s=2)) == len(table)
+    with pytest.raises(ValueError, match="part='validation': the data has test, train"):
+        make_samples(folder, part="validation")

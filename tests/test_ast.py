@@ -13,6 +13,7 @@ from rales.models.ast import (
     mix_patches,
 )
 from rales.models.heads import build_patch_mix_projector
+from rales.models.named_encoder import declare_torchvision_operators
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -135,6 +136,7 @@ def test_without_a_projector_it_is_a_sentence() -> None:
 
 
 def test_equal_weights_give_the_answers_of_transformers() -> None:
+    declare_torchvision_operators()
     transformers = pytest.importorskip("transformers", reason="the independent AST comes with the extra `bench`")
     from rales.models.pretrained_backbones import hugging_face_name, join_qkv, match_state_dict
 

@@ -19,7 +19,6 @@ from rales.export.build import export_model
 from rales.inference import attribution, audio_reader
 from rales.inference.evaluate import evaluate_run
 from rales.recipes.registry import make_recipe
-from rales.registry import RECIPES
 from rales.settings import StandardisedAudio
 from rales.training import finetune, run_folder
 from rales.training.distributed import DistributedContext, init_distributed
@@ -177,7 +176,7 @@ def test_the_page_gives_what_holds_no_sound_no_class(trained: Path, tmp_path: Pa
     np.testing.assert_allclose(table[P].to_numpy(float), rows[P].to_numpy(float), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES.built_in if name != "m2d_fusion"])
+@pytest.mark.parametrize("name", [name for name in tiny.SYSTEMS if name != "m2d_fusion"])
 def test_nothing_but_the_icbhi_log_mel_takes_the_scope_of_a_batch(name: str) -> None:
     config = make_recipe(name, size="tiny").settings
     if isinstance(make_recipe(name, size="tiny").build_frontend(config), IcbhiLogMel):

@@ -242,7 +242,13 @@ def test_evaluate(capsys: Capture, place: Path) -> None:
     assert np.shape(found["confusion"]) == (4, 4)
     assert {"protocol", "leak_free", "by_device", "by_location", "two_class"} <= set(found)
     assert found["protocol"]["split"] == "official"
-    code, out, _ = command(capsys, "evaluate", place / "run", "--data", place / "data")
+    table = place / "thresholds.csv"
+    code, out, _ = command(capsys, "evaluate", place / "run", "--data", place / "data", "--thresholds", table)
+    rows = pd.read_csv(table)
+    assert list(rows) == ["class", "threshold", "found", "right", "precision", "recall"]
+    assert len(rows) == 7 * 19
+    assert "right / found, recall" in out
+    assert command(capsys, "evaluate", place / "run", "--data", place / "data", "--thresholds", table)[0] == 2
     assert code == 0
     for words in ("strict four-class", "official_move", "Meditron", "all called normal", "not a diagnosis"):
         assert words in out

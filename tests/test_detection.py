@@ -1,11 +1,13 @@
 """AUROC and its interval by patient, held against hand counts, an independent sum over pairs, and simulated clinics."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
-from rales.evaluation.detection import auroc_interval, detect_findings, measure_detection
+from rales.evaluation.detection import auroc_interval, detect_findings, measure_detection, tabulate_thresholds
+from rales.labels import LabelSet
 
 
 def test_by_hand() -> None:
@@ -17,6 +19,26 @@ def test_by_hand() -> None:
     reach = 12.7062047 * error  # Student's t of one degree of freedom
     odds = math.log(auroc / (1 - auroc))
     assert (low, high) == pytest.approx([1 / (1 + math.exp(reach - odds)), 1 / (1 + math.exp(-reach - odds))], rel=1e-6)
+
+
+def test_precision_and_recall_at_each_threshold_by_hand() -> None:
+    p = np.array([[0.6, 0.3, 0.1, 0.0], [0.2, 0.5, 0.1, 0.2], [0.1, 0.1, 0.1, 0.7], [0.9, 0.1, 0.0, 0.0]])
+    tables = tabulate_thresholds([0, 1, 2, 1], p)
+    assert list(tables) == ["normal", "crackle", "wheeze", "both", "abnormal", "any crackle", "any wheeze"]
+    assert all([row["threshold"] for row in rows] == pytest.approx(np.arange(1, 20) / 20) for rows in tables.values())
+
+    def at(name: str, threshold: float) -> tuple[Any, ...]:
+        row = next(row for row in tables[name] if row["threshold"] == threshold)
+        return row["found"], row["right"], row["precision"], row["recall"]
+
+    assert at("crackle", 0.5) == (1, 1, 1, 0.5)
+    assert at("any crackle", 0.3) == (3, 1, 1 / 3, 0.5)  # 0.3, 0.5 + 0.2, 0.1 + 0.7
+    assert at("any crackle", 0.7) == (2, 1, 0.5, 0.5)
+    assert at("both", 0.95) == (0, 0, None, None)
+    independent = LabelSet(("crackle", "wheeze"), independent=True)
+    tables = tabulate_thresholds([[1, 0], [1, 1]], np.array([[0.6, 0.6], [0.2, 0.7]]), independent)
+    assert at("crackle", 0.5) == (1, 1, 1, 0.5)
+    assert at("wheeze", 0.6) == (2, 1, 0.5, 1)
 
 
 def test_variance_is_that_of_obuchowski_over_pairs() -> None:

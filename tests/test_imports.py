@@ -14,6 +14,7 @@ from tests.conftest import REPOSITORY
 SOURCE = Path(rales.__file__).parent
 READERS = (
     "borrowed_encoder.py",
+    "named_encoder.py",
     "m2d_checkpoints.py",
     "pretrained_backbones.py",
     "hub.py",
@@ -85,6 +86,8 @@ OPTIONAL = [
     "jinja2",
     "optuna",
     "transformers",
+    "timm",
+    "torchvision",
     "ray",
     "onnx",
     "onnxruntime",

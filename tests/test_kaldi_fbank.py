@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from rales.audio.kaldi_fbank import AUDIOSET_MEAN, AUDIOSET_STD, KaldiFbank, kaldi_mel_filters
+from rales.models.named_encoder import declare_torchvision_operators
 
 
 def waves(samples: int) -> torch.Tensor:
@@ -45,6 +46,7 @@ def test_every_filter_sees_a_bin_but_the_lowest() -> None:
 
 
 def test_equal_to_transformers() -> None:
+    declare_torchvision_operators()
     transformers = pytest.importorskip(
         "transformers", reason="the independent filter bank comes with the extra `bench`"
     )

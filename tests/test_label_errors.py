@@ -88,11 +88,11 @@ def test_the_command_writes_a_page_with_sounds(
     table = pd.read_csv(tmp_path / "out" / "suspects.csv", dtype={"recording": str})
     assert len(table) == len(read_cycles(data))
     page = (tmp_path / "out" / "suspects.html").read_text()
-    sounds = re.findall(r"data:audio/wav;base64,([^\"]+)", page)
+    sounds = re.findall(r"data:audio/flac;base64,([^\"]+)", page)
     assert len(sounds) == 3
     wave, rate_hz = soundfile.read(io.BytesIO(base64.b64decode(sounds[0])))
     first = table.iloc[0]
-    assert (rate_hz, len(wave)) == (8000, round(8000 * (first["end_s"] - first["start_s"])))
+    assert (rate_hz, len(wave)) == (tiny.RATE_HZ, round(tiny.RATE_HZ * (first["end_s"] - first["start_s"])))
     assert np.abs(wave).max() == pytest.approx(0.9, abs=0.01)
     assert "not a diagnosis" in page
     assert "only listening tells" in page

@@ -24,7 +24,6 @@ from rales.inference.audio_reader import find_cycles
 from rales.inference.prediction_writers import audacity_labels, format_labels, raven_selections
 from rales.labels import CLASSES, ICBHI, LabelSet
 from rales.recipes.registry import make_recipe
-from rales.registry import RECIPES
 from rales.report.challenge import challenge_table
 from rales.report.load_runs import read_run
 from rales.report.systems import group_into_systems
@@ -295,7 +294,7 @@ INDEPENDENT_REFUSED = {"respirenet", "moummad_scl", "moummad_mscl", "moummad_hyb
 ICBHI_ONLY = {"respirenet", "wang_splice", "lungattn"}
 
 
-@pytest.mark.parametrize("name", RECIPES.built_in)
+@pytest.mark.parametrize("name", tiny.SYSTEMS)
 def test_recipes_say_which_classes_they_cannot_have(name: str) -> None:
     """And every other one has a network for three, whose loss and gradients are numbers either way."""
     own: dict[str, Any] = {"classes": OWN.classes, "size": "tiny"}
@@ -422,7 +421,7 @@ def test_labels_of_other_programs_are_those_of_the_classes(sounds: Path, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted({*RECIPES.built_in} - INDEPENDENT_REFUSED - ICBHI_ONLY | {"wang_splice"}))
+@pytest.mark.parametrize("name", sorted({*tiny.SYSTEMS} - INDEPENDENT_REFUSED - ICBHI_ONLY | {"wang_splice"}))
 def test_every_other_recipe_trains_independent_classes(name: str, sounds: Path, tmp_path: Path) -> None:
     label_set = LabelSet(("wheeze", "crackle"), independent=True)
     words: dict[str, Any] = {"classes": label_set.classes, "independent": True, "size": "tiny", "train.epochs": 1}

@@ -362,7 +362,6 @@ def test_a_job_is_stopped_by_a_person_a_removed_recording_or_the_end_of_the_serv
 
     ward.begin()
     until(lambda: len(endless) == 3)
-    ward.service.warming = cast(Any, SimpleNamespace(cancel=lambda: None))  # of one that was never started
     asyncio.run(ward.service.stop())
     assert not ward.learning.folder.exists()
 

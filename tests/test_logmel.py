@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rales.audio import IcbhiLogMel, M2DLogMel, htk_mel_filters, icbhi_cycle, slaney_mel_filters
-from rales.recipes.m2d_fusion import StandardiseClip
+from rales.audio.logmel import StandardiseClip
 
 BAND = {"sample_rate_hz": 16000, "fft_samples": 400, "mels": 80, "low_hz": 50, "high_hz": 8000}
 FRONTENDS = [M2DLogMel, IcbhiLogMel]

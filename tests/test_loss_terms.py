@@ -16,12 +16,12 @@ from rales.errors import UsageError
 from rales.models.ast import mix_patches, mix_picture_patches
 from rales.models.vit import ViT
 from rales.recipes.registry import find_settings, make_recipe
-from rales.registry import RECIPES
 from rales.settings import list_fields
 from rales.training.distributed import init_distributed
 from rales.training.finetune import check_batches
 from rales.training.loss_terms import TermSettings, adversarial_loss
 from rales.training.losses import (
+    augment_representation,
     pafa,
     published_progress,
     reversal_strength,
@@ -30,8 +30,9 @@ from rales.training.losses import (
     weighted_cross_entropy,
 )
 from rales.training.recipe import LossContext, Recipe
+from tests.tiny import SYSTEMS
 
-CHOOSING = [name for name in RECIPES.built_in if issubclass(find_settings(name), TermSettings)]
+CHOOSING = [name for name in SYSTEMS if issubclass(find_settings(name), TermSettings)]
 TERMS = ("patch_mix", "supcon", "device_supcon", "device_adversarial", "pafa")
 
 
@@ -183,6 +184,28 @@ def test_every_backbone_takes_every_term(name: str) -> None:
         assert max(gradient.abs().max() for gradient in gradients) > 0
         assert all(gradient.isfinite().all() for gradient in gradients)
     assert len(set(losses.values())) == len(losses)
+
+
+def test_representations_are_masked_and_abnormal_ones_get_noise() -> None:
+    """RepAugment: a masked feature is the mean of its clip's, cycles called normal get no noise."""
+    features, label = torch.arange(20000.0).reshape(2, -1) / 1e4, torch.tensor([0, 2])
+    generator = torch.Generator().manual_seed(0)
+    noisy = augment_representation(features, label, mask_share=0, noise=0.2, generator=generator)
+    assert torch.equal(noisy[0], features[0])
+    assert (noisy[1] - features[1]).std().item() == pytest.approx(0.2, rel=0.05)
+    masked = augment_representation(features, label, mask_share=0.3, noise=0, generator=generator)
+    changed = masked != features
+    assert changed.float().mean().item() == pytest.approx(0.3, abs=0.02)
+    means = features.mean(dim=1, keepdim=True).expand_as(features)
+    assert torch.equal(masked[changed], means[changed])
+    yes_or_no = augment_representation(features, torch.eye(2) * 0, mask_share=0, noise=1, generator=generator)
+    assert torch.equal(yes_or_no, features)
+
+    words = {"loss": "rep_augment", "audio.duration_s": 0.5, "term.mask_share": 0.5, "train.micro_batch": 4}
+    recipe = make_recipe("ast_ft", {**words, "freeze": "encoder"}, size="tiny")
+    check_batches(recipe, init_distributed("cpu", "float32"))  # no clip looks at another
+    first = step_once(recipe)[1].item()
+    assert step_once(make_recipe("ast_ft", {**words, "term.mask_share": 0.1}, size="tiny"))[1].item() != first
 
 
 def test_what_a_term_cannot_go_with() -> None:

@@ -23,7 +23,7 @@ from rales.models.mobilenet import MobileNet
 from rales.recipes import mn04_fusion
 from rales.recipes.registry import make_recipe, rebuild_recipe
 from rales.report import write_report
-from rales.training import finetune, run_folder
+from rales.training import finetune, pooled_features, run_folder
 from rales.training.optim import freeze_parameters
 from rales.training.recipe import Recipe
 from tests import tiny
@@ -121,11 +121,11 @@ def test_the_encoder_is_not_asked_again(
     def refuse(*_: object, **__: object) -> None:
         pytest.fail("the encoder was asked")
 
-    monkeypatch.setattr(mn04_fusion, "pool_cycle", refuse)
+    monkeypatch.setattr(pooled_features, "pool_cycle", refuse)
     words = ("views=both", "seed=5", "train.epochs=1", "model.learned=false", "model.head_start=default")
     recipe = made(*words, weights=place / "weights.safetensors")
     monkeypatch.setattr(refuse, "__name__", "pool_cycle")
-    monkeypatch.setattr(refuse, "__module__", mn04_fusion.__name__)
+    monkeypatch.setattr(refuse, "__module__", pooled_features.__name__)
     recipe.run(recipe, cycles, tmp_path / "run", cache_folder=place / "cache")
     assert (tmp_path / "run" / "done").exists()
 
@@ -164,13 +164,13 @@ def test_what_weights_bring_and_when_features_are_computed_once(place: Path) -> 
     assert (plain.model.depth, plain.model.layers, plain.freeze) == (3, (1, 2, 3), "encoder")
     assert (plain.augment.frequency_masks, plain.augment.time_masks) == (0, 0)
     assert len(plain.weights_digest) == 64
-    assert mn04_fusion.can_pool_once(plain)
+    assert pooled_features.can_pool_once(plain)
     for words in (["freeze=none"], ["freeze=2"], ["augment.time_masks=1"]):
         recipe = made(*words, weights=weights)
-        assert not mn04_fusion.can_pool_once(recipe.settings)
+        assert not pooled_features.can_pool_once(recipe.settings)
         assert recipe.whole_batches == (recipe.settings.freeze != "encoder")
     random = made("freeze=encoder", "augment.time_masks=0", "augment.frequency_masks=0").settings
-    assert not mn04_fusion.can_pool_once(random)  # its encoder is that of its seed
+    assert not pooled_features.can_pool_once(random)  # its encoder is that of its seed
 
 
 def test_the_features_of_a_cycle_are_those_of_its_own_settings(place: Path) -> None:
@@ -185,14 +185,14 @@ def test_the_features_of_a_cycle_are_those_of_its_own_settings(place: Path) -> N
         "model.layout=stacked",
         "model.norm_layers=true",
     ):
-        keys[word] = json.dumps(dict(mn04_fusion.prepare_pooled(made(word, weights=weights).settings).settings))
+        keys[word] = json.dumps(dict(mn04_fusion.prepare(made(word, weights=weights).settings).settings))
     keys["audio.pad=zero"] = json.dumps(
-        dict(mn04_fusion.prepare_pooled(made("audio.pad=zero", weights=weights).settings).settings)
+        dict(mn04_fusion.prepare(made("audio.pad=zero", weights=weights).settings).settings)
     )
     assert len(set(keys.values())) == len(keys)
     same = made("seed=3", "train.lr=1", "model.learned=false", weights=weights).settings
-    assert json.dumps(dict(mn04_fusion.prepare_pooled(same).settings)) == keys["seed=0"]
-    assert mn04_fusion.prepare_pooled(same).shape == (3, 8 + 16 + 96)
+    assert json.dumps(dict(mn04_fusion.prepare(same).settings)) == keys["seed=0"]
+    assert mn04_fusion.prepare(same).shape == (3, 8 + 16 + 96)
 
 
 def test_a_run_comes_back_without_the_file_that_it_started_from(frozen: Path, place: Path) -> None:

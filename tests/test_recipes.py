@@ -22,7 +22,7 @@ from rales.registry import RECIPES
 from rales.report.comparison import CORRECTED
 from rales.settings import find_differences, from_dict, get_values, list_fields, to_dict
 from rales.training.recipe import LossContext, Recipe
-from tests.tiny import record_of
+from tests.tiny import SYSTEMS, record_of
 
 SAMPLES = 32000
 SECONDS = ["audio.duration_s=2"]
@@ -57,7 +57,7 @@ def step(recipe: Recipe) -> tuple[torch.nn.Module, torch.Tensor]:
     return model, loss
 
 
-@pytest.mark.parametrize("name", RECIPES.built_in)
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_every_recipe_builds_small_and_takes_a_step(name: str) -> None:
     recipe = tiny(name)
     assert recipe.name == name
@@ -68,7 +68,7 @@ def test_every_recipe_builds_small_and_takes_a_step(name: str) -> None:
     assert sum(p.numel() for p in model.parameters()) < 2_000_000
 
 
-@pytest.mark.parametrize("name", RECIPES.built_in)
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_every_recipe_comes_back_from_its_record(name: str) -> None:
     recipe = tiny(name, "train.lr=0.005")
     stored = record_of(recipe)
@@ -80,7 +80,7 @@ def test_every_recipe_comes_back_from_its_record(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", RECIPES.built_in)
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_every_recipe_states_its_paper_command_and_scores(name: str) -> None:
     provenance = tiny(name).provenance
     module = importlib.import_module(RECIPES.find(name).__module__)
@@ -203,7 +203,7 @@ def test_the_recipe_of_the_m2d_group() -> None:
     assert made.name == "m2d_ntt"
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES.built_in if name not in UNKNOWN + UNPUBLISHED])
+@pytest.mark.parametrize("name", [name for name in SYSTEMS if name not in UNKNOWN + UNPUBLISHED])
 def test_whatever_fidelity_changes_is_named_by_the_recipe(name: str) -> None:
     faithful = "published" if name.startswith("m2d") else "original"
     plain, original = (make_recipe(name, [f"fidelity={word}"]) for word in ("corrected", faithful))

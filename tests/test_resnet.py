@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from rales.models.attention import channel_then_space
+from rales.models.named_encoder import declare_torchvision_operators
 from rales.models.resnest import ResNeSt
 from rales.models.resnet import ResNet
 from rales.models.stochnorm import StochNorm2d
@@ -103,6 +104,7 @@ def test_an_unknown_depth_is_a_sentence() -> None:
 
 @pytest.mark.parametrize("depth", [18, 50])
 def test_equal_weights_give_the_answers_of_transformers(depth: int) -> None:
+    declare_torchvision_operators()
     transformers = pytest.importorskip("transformers", reason="the independent ResNet comes with the extra `bench`")
     ours = ResNet(depth).eval()
     for module in ours.modules():

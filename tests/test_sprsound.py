@@ -9,7 +9,7 @@ import soundfile
 
 import rales.data
 from rales.data import sprsound
-from rales.data.reader import COLUMNS
+from rales.data.reader import COLUMNS, MOST_TEXT
 from tests.damage import audit_of_one_problem
 
 RATE_HZ = 8000
@@ -187,6 +187,9 @@ def test_missing_and_broken_files(folder: Path) -> None:
     add_sound(folder, "train_wav", TRAIN)
     (folder / "train_json" / f"{TRAIN}.json").write_bytes(b"\xff\xfa")
     assert "not a UTF-8 text file" in problem(folder)
+    with (folder / "train_json" / f"{TRAIN}.json").open("wb") as file:
+        file.truncate(MOST_TEXT + 1)  # which takes no room
+    assert "expected a text of at most 64" in problem(folder)
     (folder / "train_json" / f"{TRAIN}.json").unlink()
     assert f"{TRAIN}.wav: no annotation {TRAIN}.json" in problem(folder)
 

@@ -28,7 +28,6 @@ from rales.models.resnest import ResNeSt
 from rales.models.resnet import ResNet
 from rales.recipes import lungattn
 from rales.recipes.registry import find_settings, make_recipe, rebuild_recipe
-from rales.registry import RECIPES
 from rales.report import write_report
 from rales.report.load_runs import read_runs
 from rales.settings import list_fields
@@ -225,7 +224,7 @@ def number_words(words: "pd.Series[str]") -> list[int]:
     return [known.index(word) for word in words]
 
 
-@pytest.mark.parametrize("name", RECIPES.built_in)
+@pytest.mark.parametrize("name", tiny.SYSTEMS)
 def test_inputs_hold_samples_or_a_picture_and_the_rest_has_a_name(name: str, cycles: pd.DataFrame) -> None:
     """A front-end's input is as long as the settings say; numbers about a row are columns of the table."""
     recipe = made(name)

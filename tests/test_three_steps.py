@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from rales.cli import main
-from rales.registry import RECIPES
 from tests import tiny
 
 RECORD = Path(__file__).parent / "three_steps.json"
@@ -64,11 +63,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def record() -> dict[str, Any]:
     known: dict[str, Any] = json.loads(RECORD.read_text())
-    assert list(known["systems"]) == list(RECIPES.built_in)
+    assert list(known["systems"]) == list(tiny.SYSTEMS)
     return known
 
 
-@pytest.mark.parametrize("name", RECIPES.built_in)
+@pytest.mark.parametrize("name", tiny.SYSTEMS)
 def test_three_steps_are_those_of_the_record(
     name: str, record: dict[str, Any], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,7 +85,7 @@ def write_record() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         data = tiny.write_folder(Path(folder) / "data")
-        systems = {name: trained(name, data, Path(folder) / name) for name in RECIPES.built_in}
+        systems = {name: trained(name, data, Path(folder) / name) for name in tiny.SYSTEMS}
     RECORD.write_text(json.dumps({"machine": machine(), "systems": systems}, indent=2) + "\n")
 
 

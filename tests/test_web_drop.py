@@ -14,7 +14,7 @@ from rales.audio.open_audio import AUDIO_SUFFIXES, FFMPEG_SUFFIXES
 from rales.web import cycle_edits
 from tests.browsed import Open, drop_folder, labels
 from tests.scripted import Script, script
-from tests.served import new_session, recording
+from tests.served import new_session, recording, until, upload
 
 LINES = {"visit1": "0\t2\t1\t0\n2\t4\t1\t0\n", "visit2": "0\t1\t0\t1\n1\t2\t0\t1\n2\t4\t0\t1\n"}
 
@@ -37,6 +37,11 @@ def entries(page: Page) -> list[str]:
 def sent(page: Page, many: int) -> None:
     expect(page.locator("#list li")).to_have_count(many)
     expect(page.locator("#progress")).to_be_hidden()
+
+
+def session_recordings(client: httpx.Client, name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = client.get(f"/sessions/{session_of(client, name)}").json()["recordings"]
+    return found
 
 
 def session_of(client: httpx.Client, name: str) -> str:
@@ -82,7 +87,9 @@ def test_two_annotations_for_one_recording_are_refused(visits: Path, open_page: 
     expect(said).to_contain_text("keep one and send both again")
 
 
-def test_what_comes_late_or_twice_is_said(visits: Path, open_page: Open) -> None:
+def test_what_comes_late_is_shown_before_it_counts_and_what_comes_twice_is_said(
+    visits: Path, open_page: Open, client: httpx.Client
+) -> None:
     text = visits / "visit1" / "anna.txt"
     lines = text.read_text()
     text.unlink()
@@ -95,12 +102,46 @@ def test_what_comes_late_or_twice_is_said(visits: Path, open_page: Open) -> None
     said = page.locator("#refused li")
     expect(said.first).to_contain_text("visit1/anna.txt: an annotation without its recording")
     (visits / "visit1" / "other.zsa").unlink()
-    drop_folder(page, visits)
-    expect(said).to_have_count(2)
-    expect(said.nth(0)).to_contain_text("visits/visit1/anna.txt: the recording is in the list already")
-    expect(said.nth(0)).to_contain_text("remove the recording there and send both together")
-    expect(said.nth(1)).to_contain_text("visits/visit2/anna: the same recording is in the list already; to use this")
+    (facts,) = (each for each in session_recordings(client, "Late") if each["path"] == "visits/visit1/anna.wav")
+    before = client.get(f"/recordings/{facts['id']}").json()
+    for button in ("Cancel", "Import"):
+        drop_folder(page, visits)
+        expect(page.locator("#imports-sum")).to_contain_text(f"{len(lines.splitlines())} cycles for 1 recording.")
+        row = page.locator("#imports-rows tr")
+        expect(row).to_have_count(1)
+        expect(row).to_contain_text(f"{len(before['cycles'])} (0 confirmed)")
+        assert client.get(f"/recordings/{facts['id']}").json()["revision"] == 0
+        page.locator("#imports").get_by_role("button", name=button).click()
+        expect(said).to_contain_text("visits/visit2/anna: the same recording is in the list already; to use this")
+        page.wait_for_function("() => !document.querySelector('#imports').open")
+    after = until(lambda: (now := client.get(f"/recordings/{facts['id']}").json())["revision"] == 1 and now)
+    starts = [float(line.split()[0]) for line in lines.splitlines()]
+    assert [cycle["start_s"] for cycle in after["cycles"]] == pytest.approx(starts, abs=1e-3)
+    assert not any(cycle["confirmed"] for cycle in after["cycles"])
     sent(page, 2)
+
+
+def test_an_annotation_is_read_without_being_kept(place: Path, client: httpx.Client) -> None:
+    path = recording(place)
+    facts = upload(client, new_session(client), path)
+    asked = f"/recordings/{facts['id']}/annotation"
+    text = path.with_suffix(".txt").read_text()
+    found = client.post(asked, json={"name": "a.txt", "text": text}).json()
+    words = {"00": "normal", "10": "crackle", "01": "wheeze", "11": "both"}
+    assert [cycle["label"] for cycle in found["cycles"]] == [words["".join(x.split()[2:])] for x in text.splitlines()]
+    assert client.get(f"/recordings/{facts['id']}").json()["revision"] == 0
+    wrong = {
+        "0\t1\n": "it says times and no classes",
+        "9\t99\t0\t1\n": "99",
+        "no annotation at all": "passed over",
+        "": "passed over",
+        "0\t1\t0\t0\n" * 40_000: "larger than 256 KiB",
+    }
+    for text, words_of in wrong.items():
+        answer = client.post(asked, json={"name": "../a.txt", "text": text})
+        assert answer.status_code in (413, 422)
+        assert words_of in answer.json()["detail"], answer.text
+    assert client.post("/recordings/x/annotation", json={"name": "a", "text": ""}).status_code == 404
 
 
 def test_the_same_files_again_are_not_added_again(place: Path, open_page: Open) -> None:
@@ -148,8 +189,8 @@ def test_every_kind_that_the_service_reads_is_sent(place: Path, open_page: Open,
         page.set_input_files("#files", files)
     expect(page.locator("#progress")).to_be_hidden(timeout=60_000)
     expect(page.locator("#refused")).not_to_contain_text("not a recording that is known here")
-    taken = page.locator("#list li").count() + page.locator("#refused li").count()
-    assert taken == len(files)
+    listed = int(page.locator("#list li").first.get_attribute("aria-setsize") or 0)  # rows out of sight are not drawn
+    assert listed + page.locator("#refused li").count() == len(files)
 
 
 def test_equal_names_without_a_folder_are_not_guessed_at(place: Path, open_page: Open) -> None:

@@ -151,15 +151,16 @@ def test_a_list_that_is_asked_for_meanwhile_loses_no_change(place: Path, open_pa
     page.evaluate(
         """async () => {
             const { state } = await import("/static/js/state.js");
-            const { refresh } = await import("/static/js/recordings.js");
+            const { refresh } = await import("/static/js/listing.js");
             state.current.status = "waiting";
-            window.shown = refresh();
+            window.shown = () => state.current.status === "ready";
+            refresh();
         }"""
     )
     held.wait(page)
     changed = relabel(page, 4)
     held.release()
-    page.evaluate("window.shown")
+    page.wait_for_function("() => window.shown()")
     assert labels(page)[3] == changed
     saved(page)
     assert kept_labels(client, "Meanwhile")[3] == changed
@@ -324,9 +325,9 @@ def test_a_list_that_was_asked_for_before_a_save_does_not_undo_it(place: Path, o
         page.get_by_label(f"Label of cycle {cycle}").select_option("normal")
     saved(page)
     answers: list[Any] = []
-    page.route("**/sessions/*", lambda route: answers.append((route, route.fetch())))
+    page.route("**/sessions/*/recordings?*", lambda route: answers.append((route, route.fetch())))
     page.evaluate(
-        """async () => { window.asked = (await import("/static/js/recordings.js")).refresh(); }""",
+        """async () => { window.asked = (await import("/static/js/listing.js")).refresh(); }""",
     )
     until_in_page(page, lambda: bool(answers))
     page.get_by_label("Label of cycle 1").select_option("wheeze")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.scripted import Script, script
 
+LOUDNESS = "(samples) => ((lufs) => [lufs, page.gainTo(lufs)])(page.gatedLoudness(samples, 100))"
 GEOMETRY = "({ name, args }) => page[name](...args)"
 TILE = """({ samples, about, lowest }) => {
   const levels = page.tile(Int16Array.from(samples), about);
@@ -200,3 +201,21 @@ def test_the_sound_of_the_service_is_read(tmp_path: Any) -> None:
             soundfile.write(file, np.zeros((4, channels)), RATE_HZ, subtype=subtype, format="WAV")
             assert "no WAV of one channel and 16 bits" in read({"bytes": list(file.getvalue())})["error"]
         assert "error" in read({"bytes": list(b"RIFF")})
+
+
+def test_loudness_has_the_gates_of_bs_1770() -> None:
+    """At 100 samples a second, against the formula in numpy: what is quieter than -70 LUFS, or than the mean by 10,
+    does not count, so a pause makes no recording quieter. Silence is not lifted, and nothing by more than 40 dB."""
+    rng = np.random.default_rng(0)
+    loud, soft, pause = (level * rng.standard_normal(400) for level in (0.1, 0.02, 1e-5))
+    with script("loudness.js", LOUDNESS) as loudness:
+        for sound in (loud, np.concatenate([loud, pause, soft]), loud[:25]):
+            length = min(40, len(sound))
+            blocks = np.array([(sound[i : i + length] ** 2).mean() for i in range(0, len(sound) - length + 1, 10)])
+            counted = blocks[-0.691 + 10 * np.log10(blocks) > -70]
+            counted = counted[counted > counted.mean() / 10]
+            expected = -0.691 + 10 * np.log10(counted.mean())
+            assert loudness(sound.tolist()) == pytest.approx([expected, -20 - expected])
+        assert loudness([0.0] * 100) == [None, 0]  # JSON has no infinity
+        assert loudness([2e-3] * 100)[1] == pytest.approx(-20 + 0.691 + 20 * np.log10(500))
+        assert loudness([5e-4] * 100)[1] == 40

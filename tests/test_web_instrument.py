@@ -374,6 +374,11 @@ def test_two_readers_are_blind_until_they_decide(place: Path, open_page: Open) -
     page.locator("#view-readers").click()
     page.locator("#settle-round").click()
     expect(page.locator("#readers-note")).to_contain_text("Taken as confirmed: 1 (recordings: 1).")
+    page.get_by_role("button", name="Rename Ben").click()
+    page.locator("#ask-text").fill("Ben C.")
+    page.locator("#ask-yes").click()
+    expect(page.locator("#readers-changed")).to_contain_text("Ben is now called Ben C.")
+    expect(page.locator("#differences")).to_contain_text("Anna: Crackle · Ben C.: Wheeze")
     page.locator("#differences button").click()
     expect(page.locator("#cycle-title")).to_have_text("Cycle 2 of 4")
     expect(page.locator("#reader-rows .block")).to_have_count(6)
@@ -389,3 +394,51 @@ def read_as(page: Page, name: str) -> None:
         page.locator("#reader-none").click()
     expect(page.locator("#show-reader")).to_have_text(name or "No reader")
     page.wait_for_function("() => document.querySelector('#clock').textContent.endsWith('/ 0:04.0')")
+
+
+MICROPHONE = """() => {
+  const refused = () => Promise.reject(new DOMException("no", "NotAllowedError"));
+  navigator.mediaDevices.getUserMedia = refused;
+  window.allow = () => (navigator.mediaDevices.getUserMedia = async (asked) => {
+    window.asked = asked;
+    const context = new AudioContext();
+    await context.resume();
+    const source = new OscillatorNode(context, { frequency: 200 });
+    const out = context.createMediaStreamDestination();
+    source.connect(new GainNode(context, { gain: 0.1 })).connect(out);
+    source.start();
+    window.track = out.stream.getAudioTracks()[0];
+    return out.stream;
+  });
+}"""
+
+
+def test_a_recording_is_made_and_kept_when_its_device_is_unplugged(
+    place: Path, open_page: Open, client: httpx.Client
+) -> None:
+    """A microphone that the browser refuses, then one that plays a tone of 200 Hz, -23 dBFS, until it is gone."""
+    page = open_page(session="Live")
+    page.evaluate(f"({MICROPHONE})()")
+    page.locator("#record").click()
+    page.locator("#live-name").fill("101_tone")
+    page.locator("#live-begin").click()
+    expect(page.locator("#live-state")).to_contain_text("allow it beside the address")
+    page.evaluate("window.allow()")
+    page.locator("#live-begin").click()
+    expect(page.locator("#live-level-text")).to_contain_text("peak -20, RMS -23 dBFS")
+    page.keyboard.press("Escape")  # loses nothing
+    asked = page.evaluate("window.asked.audio")
+    assert asked == {"echoCancellation": False, "noiseSuppression": False, "autoGainControl": False}
+    page.wait_for_function("() => document.querySelector('#live-clock').textContent >= '0:01.5'")
+    page.evaluate("window.track.dispatchEvent(new Event('ended'))")
+    expect(page.locator("#live-state")).to_contain_text("The device was unplugged: what it heard until then is here.")
+    page.locator("#live-keep").click()
+    expect(page.locator("#name")).to_contain_text("101_tone")
+    expect(page.locator("#live")).to_be_hidden()
+    session = next(each["id"] for each in client.get("/sessions").json() if each["name"] == "Live")
+    (facts,) = client.get(f"/sessions/{session}").json()["recordings"]
+    sound, rate_hz = soundfile.read(place / "store" / "recordings" / facts["id"] / "audio.wav")
+    assert len(sound) / rate_hz >= 1.5
+    spectrum = np.abs(np.fft.rfft(sound[-rate_hz:]))
+    assert spectrum.argmax() == 200
+    assert np.abs(sound[-rate_hz:]).max() == pytest.approx(0.1, abs=0.002)

@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from scipy import signal
 
+from rales import __version__
 from rales.web import STATIC
 from tests.browsed import Open, answered, choose, drop, export, labels, plays, saved, times
 from tests.served import recording, until
@@ -63,6 +64,10 @@ def test_look_listen_judge_correct(place: Path, open_page: Open, client: httpx.C
 def listen(page: Page) -> None:
     """A cycle plays from its start to its end and stops there; the band-pass does not stop it."""
     page.get_by_text("Lung", exact=True).click()
+    page.locator("#even").click()
+    expect(page.locator("#toast")).to_contain_text(re.compile(r"^Even: at -20 LUFS \(-?\d+ LUFS, [+-]\d+ dB\)$"))
+    page.locator("#main").press("q")
+    expect(page.locator("#toast")).to_have_text("At its original level")
     page.evaluate(
         """() => { window.seen = []; const button = document.querySelector("#play");
            const watch = new MutationObserver(() => seen.push(button.ariaLabel));
@@ -170,7 +175,9 @@ def picture(page: Page) -> Any:
     return np.array(content).reshape(-1, 4)
 
 
-def test_the_band_pass_is_a_butterworth_filter(open_page: Open) -> None:
+def test_what_is_heard_is_filtered_and_measured_as_the_standards_say(open_page: Open) -> None:
+    """A band of fourth-order Butterworth filters; 997 Hz at -20 dBFS are -23.0 LUFS, also behind a band that lets it
+    through; gains are decibels."""
     page = open_page()
     hertz = [30, 50, 100, 300, 1000, 2000, 4000]
     found = page.evaluate(
@@ -196,6 +203,21 @@ def test_the_band_pass_is_a_butterworth_filter(open_page: Open) -> None:
     _, response = signal.sosfreqz(np.concatenate(sections), worN=hertz, fs=16000)
     decibels = [20 * np.log10(np.abs(values)) for values in (np.array(found), response)]
     assert np.abs(decibels[0] - decibels[1]).max() < 0.3
+
+    heard = page.evaluate(
+        """async () => {
+            const { bandPass, lift } = await import("/static/js/listening.js");
+            const { measureLoudness } = await import("/static/js/loudness.js");
+            const turn = (2 * Math.PI * 997) / 16000;
+            const tone = Int16Array.from({ length: 48000 }, (_, i) => 3276.8 * Math.sin(turn * i));
+            const wires = [(_, from) => from, (context, from) => bandPass(context, from, 20, 7000),
+                           (context, from) => lift(context, from, -6.0206)];
+            const found = [];
+            for (const wire of wires) found.push(await measureLoudness(tone, 16000, wire));
+            return found;
+        }"""
+    )
+    assert heard == pytest.approx([-23.01, -23.01, -29.03], abs=0.1)
 
 
 def test_themes_are_one_set_of_colours(place: Path, open_page: Open) -> None:
@@ -256,6 +278,7 @@ def test_the_list_and_the_review(place: Path, open_page: Open) -> None:
 
 
 def test_two_models_and_the_threshold(place: Path, open_page: Open) -> None:
+    """Each has its lane; the page says which version and which weights answer."""
     page = open_page(session="Two")
     choose(page, recording(place), recording(place).with_suffix(".txt"))
     page.locator("#compare").select_option("second")
@@ -268,6 +291,9 @@ def test_two_models_and_the_threshold(place: Path, open_page: Open) -> None:
     expect(page.locator("#rows .doubtful")).to_have_count(4)
     page.locator("#threshold").fill("0.25")
     expect(page.locator("#rows .doubtful")).to_have_count(0)
+    page.locator("#show-help").click()
+    about = rf"Rales {re.escape(__version__)}, serving: first \(m2d_fusion\), digest [0-9a-f]{{16}};"
+    expect(page.locator("#about")).to_contain_text(re.compile(about))
 
 
 def test_the_reports_of_runs(open_page: Open) -> None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import sqlite3
 import zipfile
+from collections.abc import Coroutine
 from concurrent.futures import CancelledError, Future
 from contextlib import closing, suppress
 from pathlib import Path
@@ -20,10 +21,11 @@ import pytest
 from rales.data import audit_data, icbhi, read_events
 from rales.data.events import Event
 from rales.errors import UsageError
-from rales.web import check_apart
+from rales.web import check_apart, serve_page
+from rales.web.decoded_sounds import DecodedSounds
 from rales.web.projects import Project
 from rales.web.security import ApiError
-from rales.web.service import Service
+from rales.web.service import Service, lock_service_folder
 from rales.web.store import Store
 from tests.attack.store_kills import added
 from tests.served import recording, served, until
@@ -92,15 +94,13 @@ def test_its_recordings_are_in_the_queue_with_their_annotations(
     assert found["alone.wav"]["notes"] == ["alone.txt: larger than 256 KiB; not used"]
 
 
-def test_sound_is_decoded_when_it_is_asked_for(opened: httpx.Client, folder: Path, monkeypatch: Any) -> None:
-    from rales.web import projects
-
-    monkeypatch.setattr(projects, "DECODED", 1)
+def test_sound_is_decoded_when_it_is_asked_for(opened: httpx.Client, folder: Path) -> None:
     found = listed(opened)
-    for path in ("alone.wav", "ward/again.wav", "alone.wav"):
+    decoded = folder / ".rales" / "recordings"
+    for path in ("alone.wav", "ward/again.wav"):
         answer = opened.get(f"/recordings/{found[path]['id']}/audio")
         assert (answer.status_code, answer.content[:4]) == (200, b"RIFF")
-        assert len(list((folder / ".rales" / "recordings").rglob("page.wav"))) == 1  # that of the last one asked for
+        assert (decoded / found[path]["id"] / "page.wav").is_file()
     assert opened.get(f"/recordings/{found['broken.wav']['id']}/audio").status_code in (404, 422)
     spans = {"cycles": [{"start_s": 0.5, "end_s": 1.5}]}
     assert opened.post(f"/recordings/{found[next(iter(found))]['id']}/scores", json=spans).status_code == 200
@@ -190,6 +190,52 @@ def test_what_is_said_of_one_folder_never_stands_on_another(tmp_path: Path) -> N
     for place in (tmp_path / "store", first / ".rales"):
         with pytest.raises(ValueError, match="not of those in"):
             opened_in(place, second)
+
+
+@pytest.mark.parametrize("link", ["recordings", "recordings/0123456789abcdef", "sessions.sqlite", ".lock", "live/x/y"])
+def test_a_link_that_came_with_a_folder_is_not_followed(tmp_path: Path, link: str) -> None:
+    target = tmp_path / "photos"
+    target.write_text("mine")
+    place = tmp_path / "F" / ".rales" / link
+    place.parent.mkdir(parents=True)
+    place.symlink_to(target)
+    with pytest.raises(OSError, match="a link, which Rales never makes there; nothing in the folder was changed"):
+        lock_service_folder(tmp_path / "F" / ".rales")
+    assert target.read_text() == "mine"
+    (tmp_path / "G").mkdir()
+    (tmp_path / "G" / ".rales").symlink_to(tmp_path / "F" / ".rales")
+    with pytest.raises(UsageError, match="a link, which may lead anywhere"):
+        serve_page("127.0.0.1", 0, project=tmp_path / "G")
+
+
+def test_a_file_that_is_replaced_while_it_waits_is_noticed(tmp_path: Path) -> None:
+    """Also by one of the same size and time, and while it is decoded: the recording says so, and keeps none of it."""
+    folder, file = tmp_path / "F", tmp_path / "F" / "a.wav"
+    folder.mkdir()
+    service = cast(Any, SimpleNamespace(store=Store(folder / ".rales"), original_sound=lambda row: file))
+    service.project = project = Project(folder, service)
+    sounds = DecodedSounds(service)
+
+    def put(content: bytes) -> None:
+        (tmp_path / "new").write_bytes(content)
+        os.utime(tmp_path / "new", ns=(10**18, 10**18))
+        os.replace(tmp_path / "new", file)
+
+    put(b"first")
+    row = {"id": "0" * 16, "name": "a", "linked": "a.wav", "digest": project.digest_of("a.wav")}
+    project.check_unchanged(row)
+    put(b"other")
+    with pytest.raises(ApiError, match="a: its file holds another sound now"):
+        sounds.ensure(row)
+    put(b"first")
+
+    def replace(decoding: Coroutine[Any, Any, Any]) -> None:
+        decoding.close()
+        put(b"again")
+
+    service.wait = replace
+    with pytest.raises(ApiError, match="a: its file holds another sound now"):
+        sounds.ensure(row)
 
 
 def test_the_folder_of_the_service_is_apart_from_the_project(tmp_path: Path) -> None:

@@ -310,7 +310,7 @@ def test_who_waits_goes_before_the_background() -> None:
     for name in ("a", "b", "a"):
         line.add(name)
     others = [line.ask(lambda i=i: order.append(f"asked {i}")) for i in range(3)]  # type: ignore[misc]
-    assert (line.ahead("a"), line.ahead("b"), line.ahead("c")) == (3, 4, None)
+    assert (line.turns, line.begun) == ({"a": 1, "b": 2}, 0)
     with pytest.raises(QueueFull, match="3 requests wait for the model already"):
         line.ask(lambda: None)
     gate.set()
@@ -318,6 +318,8 @@ def test_who_waits_goes_before_the_background() -> None:
     [other.result(5) for other in others]
     until(lambda: len(order) == 5)
     assert order == ["asked 0", "asked 1", "asked 2", "a", "b"]
+    until(lambda: not line.turns)
+    assert line.begun == 2
     failing = line.ask(lambda: 1 / 0)
     assert isinstance(failing.exception(5), ZeroDivisionError)
     line.stop()

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 
 from rales.data import audit_data, icbhi, read_cycles
 from rales.data.event_readers import parse_events
@@ -85,6 +87,38 @@ def test_a_session_as_one_zip(place: Path, client: httpx.Client) -> None:
     written = pd.read_csv(io.BytesIO(content.read("manifest.csv")), keep_default_na=False)
     assert set(written["recording"]) == {name, f"{name}_2"}
     assert set(written["path"]) == {""}  # two of one name: a person must say which is which
+
+
+def test_the_cycles_of_a_session_as_clips(place: Path, client: httpx.Client) -> None:
+    """Each in the folder of the label that stands, with the sound of its times; unusable ones are left out. Two
+    recordings of one name stay apart."""
+    session, path = new_session(client, "Ward"), recording(place)
+    empty = client.get(f"/sessions/{session}/segments/export")
+    assert (empty.status_code, "nothing to cut yet" in empty.json()["detail"]) == (409, True)
+    assert client.get("/sessions/x/segments/export").status_code == 404
+    facts = [upload(client, session, path, path.with_suffix(".txt")) for _ in range(2)]
+    cycles = facts[0]["cycles"]
+    marked = [{**cycles[0], "label": "both", "confirmed": True}, {**cycles[1], "unusable": True}, *cycles[2:]]
+    marked[2] = {**cycles[2], "start_s": cycles[2]["start_s"] + 0.1}  # the model has not answered for it
+    assert client.post("/annotations", json={"recording": facts[0]["id"], "cycles": marked}).status_code == 201
+
+    archive = zipfile.ZipFile(io.BytesIO(client.get(f"/sessions/{session}/segments/export").content))
+    listed = pd.read_csv(archive.open("segments.csv")).sort_values(["path", "start_s"], ignore_index=True)
+    assert sorted(archive.namelist()) == sorted([*listed["clip"], "segments.csv", "README.txt"])
+    assert list(listed["path"]) == [path.stem] * (len(cycles) - 1) + [f"{path.stem}_2"] * len(cycles)
+    first, moved = listed.iloc[0], listed.iloc[1]
+    assert (first["label"], bool(first["confirmed"]), first["clip"].split("/")[0]) == ("both", True, "both")
+    assert np.isnan(moved["probability"])
+    sound, rate_hz = soundfile.read(path, dtype="float32")
+    for row in listed.to_dict("records"):
+        clip, clip_hz = soundfile.read(io.BytesIO(archive.read(row["clip"])), dtype="float32")
+        begin = round(row["start_s"] * rate_hz)
+        assert clip_hz == rate_hz
+        assert np.abs(clip - sound[begin : begin + len(clip)]).max() < 2 / 32768
+        assert len(clip) == pytest.approx((row["end_s"] - row["start_s"]) * rate_hz, abs=2)
+    readme = archive.read("README.txt").decode()
+    assert NOTICE in readme
+    assert "1 more called unusable and left out" in readme
 
 
 def test_exports_are_data_to_train_on(place: Path, client: httpx.Client, tmp_path: Path) -> None:
@@ -310,7 +344,7 @@ DAMAGE = {  # what is done to the database or the files -> what is said of that 
     "scores cut": (("scores", SCORED[:30]), "cannot be read (no JSON)"),
     "original cut": (("originals", "[{"), "the cycles it began with cannot be read (no JSON)"),
     "annotation cut": (("annotations", "[{"), "revision 2 of its annotation cannot be read (no JSON); restore an"),
-    "no sound": ("audio.wav", "its sound is missing in the service's folder"),
+    "no sound": ("upload", "its sound is missing in the service's folder"),
 }
 
 
@@ -358,6 +392,25 @@ def test_readers_over_http(place: Path, client: httpx.Client, tmp_path: Path) ->
     table.write_text(client.get(f"/sessions/{session}/readers/export").text)
     assert pd.read_csv(table)["reader"].tolist() == ["Anna"] * 3 + ["Ben"] * 4
 
+    # one gets another name, one is removed; both is noted, and what was settled stays
+    readers = f"/sessions/{session}/readers"
+    taken = client.patch(readers, json={"reader": "Anna", "name": "Ben"})
+    assert (taken.status_code, "two cannot become one" in taken.json()["detail"]) == (409, True)
+    for body, status in (({"reader": "Eve", "name": "E"}, 404), ({"reader": "Anna", "name": " "}, 422)):
+        assert client.patch(readers, json=body).status_code == status
+    renamed = client.patch(readers, json={"reader": "Anna", "name": " Anna  B. "}).json()
+    assert [each["reader"] for each in renamed] == ["Anna B.", "Ben"]
+    assert len(client.get(f"{one}/revisions", params={"reader": "Anna B."}).json()) == 2
+    assert [client.delete(readers, params={"reader": "Ben"}).status_code for _ in range(2)] == [204, 404]
+    assert client.delete(readers, params={"reader": ""}).status_code == 404
+    assert sum(cycle["confirmed"] for cycle in client.get(one).json()["cycles"]) == 2
+    noted = [(each["reader"], each["became"]) for each in client.get(f"{readers}/changes").json()]
+    assert noted == [("Anna", "Anna B."), ("Ben", "")]
+    archive = zipfile.ZipFile(io.BytesIO(client.get(f"/sessions/{session}/project/export").content))
+    history = json.loads(archive.read("history.json"))
+    assert [each["became"] for each in history["readers_changed"]] == ["Anna B.", ""]
+    assert {each["reader"] for each in next(iter(history["recordings"].values()))} == {"", "Anna B."}
+
 
 def test_readers_that_are_none(place: Path, client: httpx.Client) -> None:
     """Names and rounds that nobody has, sessions and recordings that are not there: a sentence."""
@@ -380,6 +433,7 @@ def test_readers_that_are_none(place: Path, client: httpx.Client) -> None:
         "/sessions/x/agreement",
         "/recordings/x/readings",
         "/sessions/x/readers/export",
+        "/sessions/x/readers/changes",
         "/sessions/x/project/export",
     ):
         assert client.get(path).status_code == 404
@@ -403,7 +457,8 @@ def test_a_damaged_row_costs_its_own_recording_alone(
         client.post("/annotations", json={"recording": bad, "cycles": cycles_of(label)}).raise_for_status()
     beside = client.get(f"/recordings/{good}").json()
     if isinstance(what, str):
-        (store.place(bad) / what).unlink()
+        for file in (what, "audio.wav"):
+            (store.place(bad) / file).unlink()
     else:
         query = f"UPDATE {what[0]} SET cycles = ? WHERE recording = ?"
         newest = " AND revision = 2" if what[0] == "annotations" else ""
@@ -455,6 +510,9 @@ def test_sound_that_is_damaged_or_missing_is_a_sentence(place: Path, client: htt
     answer = client.get(f"/recordings/{facts['id']}/spectrogram")
     assert (answer.status_code, answer.json()["detail"].startswith(facts["name"])) == (422, True), answer.text
     for file in ("page.wav", "audio.wav"):
+        (folder / file).unlink()
+    assert client.get(f"/recordings/{facts['id']}/spectrogram").status_code == 200  # it is decoded again
+    for file in ("page.wav", "audio.wav", "upload"):
         (folder / file).unlink()
     for path in ("audio", "spectrogram"):
         answer = client.get(f"/recordings/{facts['id']}/{path}")

@@ -15,11 +15,13 @@ from rales.inference import prediction_writers
 from rales.inference.predictor import Predictor
 from rales.recipes import m2d_pretrain
 from rales.recipes.registry import make_recipe
+from rales.registry import RECIPES
 from rales.settings import to_dict
 from rales.training import run_folder
 from rales.training.pretrain_settings import PretrainConfig
 from rales.training.recipe import Recipe
 
+SYSTEMS = [name for name in RECIPES.built_in if name != "encoder_fusion"]  # which wants an encoder's name
 RATE_HZ = 4000
 TRAIN, TEST = range(101, 106), range(106, 109)
 DEVICES, LOCATIONS = ("Meditron", "Litt3200"), ("Al", "Pr", "Tc")

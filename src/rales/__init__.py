@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from rales.telemetry import refuse_telemetry
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
@@ -100,6 +102,8 @@ def train(
     data: "str | Path | pd.DataFrame",
     out: str | Path,
     *,
+    config: str | Path | None = None,
+    callbacks: "Sequence[Any]" = (),
     progress: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -115,6 +119,11 @@ def train(
         and patient and split where they are known.
     out
         Run folder to write; `rales.load(out)` is the trained model.
+    config
+        YAML file of settings, as of `rales train --config`; those given here win over it.
+    callbacks
+        Watch the run: tensorboard, wandb, mlflow or trackio, or objects with the methods of
+        `rales.training.callbacks.Callback`.
     progress
         Show bars.
     settings
@@ -130,7 +139,7 @@ def train(
     require_torch("rales.train")
     from rales.inference.train import train_recipe
 
-    return train_recipe(recipe, data, out, progress=progress, **settings)
+    return train_recipe(recipe, data, out, config=config, callbacks=callbacks, progress=progress, **settings)
 
 
 def _loaded(model: "str | Path | Predictor | None") -> "Predictor":

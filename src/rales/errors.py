@@ -8,6 +8,31 @@ class UsageError(ValueError):
     """Wrong words of the user (an unknown name or value), as opposed to a job that found a problem."""
 
 
+class SettingError(UsageError):
+    """A setting that there is not, or a value that it cannot have.
+
+    Parameters
+    ----------
+    name
+        Dotted name of the setting.
+    reason
+        What was expected, and what to do.
+    value
+        In words, where it is to blame.
+    """
+
+    def __init__(self, name: str, reason: str, value: str | None = None) -> None:
+        super().__init__(name, reason, value)
+        self.name, self.reason, self.value = name, reason, value
+
+    def describe(self) -> str:
+        """-> `name=value: reason`."""
+        return f"{self.name}{'' if self.value is None else f'={self.value}'}: {self.reason}"
+
+    def __str__(self) -> str:
+        return f"--set {self.describe()}"
+
+
 class FileProblem(Exception):
     """What is wrong with a file or folder.
 

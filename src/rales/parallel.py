@@ -163,12 +163,12 @@ def _answer_tasks(
             try:
                 answer = work(task, *shared)
             except Exception as error:
-                answer = _portable(error)
+                answer = make_portable_error(error)
             connection.send(answer)
             task = connection.recv()
 
 
-def _portable(error: Exception) -> Exception:
+def make_portable_error(error: Exception) -> Exception:
     """Exception -> itself, or its sentence where it cannot be sent to another process."""
     try:
         pickle.loads(pickle.dumps(error))

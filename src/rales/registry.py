@@ -254,6 +254,7 @@ RECIPES: Registry[Any] = Registry(
         "ast_sg_scl": "rales.recipes.ast:sg_scl",
         "beats_pafa": "rales.recipes.beats:recipe",
         "mn04_fusion": "rales.recipes.mn04_fusion:recipe",
+        "encoder_fusion": "rales.recipes.encoder_fusion:recipe",
     },
 )
 READERS: Registry[Any] = Registry("reader", "rales.readers", {})

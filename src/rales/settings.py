@@ -20,7 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
-from rales.errors import UsageError
+from rales.errors import SettingError, UsageError
 from rales.labels import CLASSES, TASKS, LabelSet
 
 if TYPE_CHECKING:
@@ -379,7 +379,7 @@ def set_fields(settings: Group, values: Mapping[str, Any], where: str = "") -> G
             nearest = find_nearest(name, list(known))
             groups = dict.fromkeys(each.partition(".")[0] + ".…" * ("." in each) for each in known)
             hint = f"the nearest is {nearest}" if nearest else f"there are {', '.join(groups)}"
-            raise UsageError(f"--set {name}: no such field{where}; {hint}")
+            raise SettingError(name, f"no such field{where}; {hint}")
         parsed = parse_value(format_value(value), known[name], name)
         if name == "classes" and len(parsed) == 1:
             parsed = TASKS.get(parsed[0], parsed)
@@ -490,9 +490,9 @@ def parse_value(text: str, kind: Any, name: str) -> Any:
     try:
         value = read_text(text, split_bounds(kind)[0])
     except (ValueError, KeyError) as error:
-        raise UsageError(f"--set {name}={text}: expected {name_type(split_bounds(kind)[0])}") from error
+        raise SettingError(name, f"expected {name_type(split_bounds(kind)[0])}", text) from error
     if expected := describe_expected(value, kind):
-        raise UsageError(f"--set {name}={text}: expected {expected}")
+        raise SettingError(name, f"expected {expected}", text)
     return value
 
 

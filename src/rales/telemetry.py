@@ -9,6 +9,8 @@ REFUSALS = {
     "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime, from 1.29 on also on Linux: a device id in ~/.cache/Microsoft
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",  # behind transformers and hf:// addresses
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # to be asked for by --log, as
+    "WANDB_ERROR_REPORTING": "false",
     "DO_NOT_TRACK": "1",  # what a growing number of tools look for
 }
 # OpenVINO and NNCF report through this package and do without where it cannot be imported; apart from a file in the

@@ -49,7 +49,8 @@ class KaldiFbank(nn.Module):
             )
         with torch.autocast(device_type=wave.device.type, enabled=False):
             # clip by clip: the overlapping frames of several 8 s clips leave the processor's caches
-            fbank: Tensor = torch.cat([self.fbank(clip) for clip in (self.scale * wave.float()).split(1)])
+            clips = [wave] if torch.compiler.is_compiling() else wave.split(1)
+            fbank: Tensor = torch.cat([self.fbank(self.scale * clip.float()) for clip in clips])
         standardised: Tensor = (fbank[:, None] - self.mean) / (2 * self.std)
         return standardised
 

@@ -157,6 +157,16 @@ class IcbhiLogMel(nn.Module):
         return power.clamp_min_(1e-10).log10_().mul_(10).unsqueeze(1)
 
 
+class StandardiseClip(nn.Module):
+    """(B, 1, F, T) -> the same with mean 0 and standard deviation 1 in each clip; a constant clip becomes 0."""
+
+    def forward(self, logmel: Tensor) -> Tensor:
+        # Less the lowest value first: the rounded mean of silence would be far from it, next to a deviation of 0
+        above = logmel - logmel.amin(dim=(1, 2, 3), keepdim=True).detach()
+        centred = above - above.mean(dim=(1, 2, 3), keepdim=True)
+        return centred / centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(1e-3)
+
+
 class MelPower(nn.Module):
     """Wave (B, N) -> mel power (B, mels, 1 + N // hop_samples) float32, the spectrum computed in float64.
 

@@ -28,8 +28,8 @@ WORDS: dict[str, tuple[Callable[..., object], ...]] = {
     "Train and evaluate": (train.train, train.evaluate, train.calibrate, train.pretrain, studies.report, export.export),
     "Your recordings": (predict.segments, predict.embed, predict.search, predict.explain),
     "Studies": (
-        *(studies.sweep, studies.reproduce, studies.protocol, studies.layers),
-        *(studies.suspect, agreement.agreement, export.bench),
+        *(studies.sweep, studies.reproduce, studies.protocol, studies.cross),
+        *(studies.layers, studies.suspect, agreement.agreement, export.bench),
     ),
 }
 for title, words in WORDS.items():
@@ -40,7 +40,8 @@ app.register_install_completion_command(help="Complete commands and options in t
 app["--help"].group = app["--install-completion"].group = app["--version"].group = Group.create_ordered("Options")
 
 
-GO_ON = ("train", "pretrain", "sweep", "reproduce", "protocol", "layers", "weights")  # and a manifest's prediction
+# And the prediction of a manifest
+GO_ON = ("train", "pretrain", "sweep", "reproduce", "protocol", "cross", "layers", "weights")
 IN_EXTRAS = {"torch": "train", "sklearn": "train"}  # whole words stand on these; of other packages a job says so itself
 NO_MEMORY = ("out of memory", "can't allocate memory")  # of a GPU, of the processor
 

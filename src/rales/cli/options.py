@@ -2,12 +2,14 @@
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from rales.cli.console import print_messages_once
 from rales.files.csv_cells import make_encodable
 
 if TYPE_CHECKING:
@@ -18,6 +20,22 @@ SetWords = Annotated[
     tuple[str, ...],
     Parameter(name="--set", negative="", help="name.of.field=value of the recipe's settings; repeatable."),
 ]
+Config = Annotated[
+    Path | None,
+    Parameter(
+        name="--config",
+        help="YAML file of settings by the names of --set, nested or dotted; what the command says wins over it.",
+    ),
+]
+Log = Annotated[
+    tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...],
+    Parameter(
+        name="--log",
+        negative="",
+        help="Log every epoch to this tracker, too, on this machine alone unless its own variables say otherwise; "
+        "repeatable.",
+    ),
+]
 SkipFlag = Annotated[
     bool,
     Parameter(
@@ -27,7 +45,8 @@ SkipFlag = Annotated[
 Data = Annotated[
     Path,
     Parameter(
-        help="ICBHI or SPRSound folder, an own table (CSV, Parquet, JSON), or FILE.py:READER:PATH for what an own "
+        help="Folder of ICBHI, SPRSound or HF_Lung_V1, one of clips in a folder per class or a pattern of those "
+        "(clips/{label}/{patient}_*.wav), an own table (CSV, Parquet, JSON), or FILE.py:READER:PATH for what an own "
         "reader reads."
     ),
 ]
@@ -121,8 +140,19 @@ Independent = Annotated[
 ]
 Part = Annotated[Literal["train", "all"], Parameter(name="--part")]
 Engine = Annotated[
-    Literal["local", "ray"],
-    Parameter(help="local: processes on this machine. ray: a Ray cluster whose nodes share the folders."),
+    Literal["local", "ray", "slurm"],
+    Parameter(
+        help="local: processes on this machine. ray, slurm: a cluster of that kind, whose nodes share the folders."
+    ),
+]
+Sbatch = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--sbatch",
+        negative="",
+        help="name=value of sbatch for the jobs of slurm, such as partition=gpu, time=120, gpus-per-node=1; "
+        "repeatable.",
+    ),
 ]
 ComputedBy = Annotated[
     str,
@@ -142,6 +172,21 @@ Form = Literal["csv", "json", "parquet", "audacity", "raven"]
 def words_of(given: Mapping[str, object]) -> list[str]:
     """Fields and their values -> `name=value` words of those that were given."""
     return [f"{name}={value}" for name, value in given.items() if value is not None]
+
+
+@contextmanager
+def add_settings_file(config: Path | None, words: Sequence[str], grid: Sequence[str] = ()) -> Iterator[list[str]]:
+    """File of --config, `name=value` words of the command, and those that it varies -> the words of both, the command's
+    last; what differs is said, and inside `with` an error with a setting of the file names its line."""
+    if config is None:
+        yield list(words)
+        return
+    from rales.files.settings_file import read_settings_file
+
+    kept, notes = read_settings_file(config).leave_to([*words, *grid])
+    print_messages_once(notes)
+    with kept.name_lines():
+        yield [*words_of(kept.values), *words]
 
 
 def command_line() -> str:

@@ -22,6 +22,7 @@ from rales.cli.options import (
     Processes,
     Recordings,
     Run,
+    Sbatch,
 )
 from rales.environment import limit_threads
 from rales.errors import UsageError
@@ -51,15 +52,17 @@ def predict(
     cluster: Engine = "local",
     processes: Processes = None,
     address: Address = None,
+    sbatch: Sbatch = (),
     shard: int = 1000,
     urls: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    watch: Annotated[bool, Parameter(negative="")] = False,
     engine: ComputedBy = "auto",
     device: Device = None,
     json: JsonFlag = False,
 ) -> int:
     """Classify the breathing cycles of recordings, also of those that a table (CSV, Parquet, JSON) or
-    FILE.py:READER:PATH names. Cycles come from the recording's annotation, else breaths are found in the sound, else
-    consecutive windows are taken. Not a diagnosis.
+    FILE.py:READER:PATH names, or of the one on standard input (-). Cycles come from the recording's annotation, else
+    breaths are found in the sound, else consecutive windows are taken. Not a diagnosis.
 
     A recording without a sound to judge (silence, steady noise, a voice, no stethoscope) gets no class but the reason.
     Exit code 1 if a recording could not be read; the others are unaffected.
@@ -100,6 +103,9 @@ def predict(
     urls
         Where recordings may lie that a manifest names by address, such as s3://bucket/ or https://host/folder/;
         repeatable. Without it a manifest names files of this machine alone.
+    watch
+        Go on until Ctrl-C: answer recordings as they arrive in the folders given, each once, as soon as it is whole,
+        and add its rows to --out (CSV). The same command goes on where it stopped.
     """
     from rales.data.recording_annotations import is_named_source
     from rales.export.load import AUTO_ENGINE_MIN_RECORDINGS, load_with_engine
@@ -109,13 +115,17 @@ def predict(
     if bool(paths) == (manifest is not None):
         raise UsageError("expected paths of recordings, or --manifest with a list of them")
 
+    decided: dict[str, Any] = {"cycles": cycles, "quality": quality == "on", "min_confidence": min_confidence}
+    decided |= {"threshold": threshold, "sets": sets}
     if manifest is not None:
-        refuse_with_manifest(engine, device)
-        words = {"cluster": cluster, "processes": processes, "address": address, "shard": shard}
-        decided: dict[str, Any] = {"cycles": cycles, "min_confidence": min_confidence, "threshold": threshold}
-        decided |= {"sets": sets}
-        decided |= {"quality": quality == "on", "urls": urls}
-        return predict_manifest(manifest, out, format, [status, summary], json, model=model, **words, **decided)
+        refuse_with_manifest(engine, device, watch)
+        words = {"cluster": cluster, "processes": processes, "address": address, "sbatch": sbatch, "shard": shard}
+        return predict_manifest(
+            manifest, out, format, [status, summary], json, model=model, urls=urls, **words, **decided
+        )
+    if watch:
+        refused = {"--format": format not in (None, "csv"), "--status": status, "--summary": summary, "--urls": urls}
+        return predict_arriving(paths, model, out, refused, json, engine=engine, device=device, **decided)
     if urls:
         raise UsageError("--urls: is for the addresses in a --manifest; those given as paths are asked anyway")
 
@@ -169,8 +179,43 @@ def print_predictions(
     return print_problems(collected.problems, "" if printed else about["notice"])
 
 
-def refuse_with_manifest(engine: str, device: str | None) -> None:
+def predict_arriving(
+    folders: tuple[str, ...],
+    model: str | None,
+    out: Path | None,
+    refused: dict[str, Any],
+    as_json: bool,
+    *,
+    engine: str,
+    device: str | None,
+    cycles: str,
+    quality: bool,
+    **decision: Any,
+) -> int:
+    """The endless job of `predict`; `refused` are options that do not go with it, and whether they are given."""
+    from rales.cli import result_lines
+    from rales.export.load import load_with_engine
+    from rales.inference.output_paths import check_outputs, model_files
+    from rales.jobs.watch_folders import answer_arriving
+
+    if out is None or out.suffix.lower() != ".csv":
+        raise UsageError("--watch: expected --out FILE.csv, to which the rows of each recording are added")
+    if named := [option for option, given in refused.items() if given]:
+        raise UsageError(f"{named[0]} does not go with --watch, which adds rows to one CSV file; leave it out")
+    if others := [folder for folder in folders if not Path(folder).is_dir()]:
+        raise UsageError(f"--watch: {others[0]} is no folder of this machine; expected folders that recordings come to")
+    check_outputs({"--out": [out]}, {"a file of the model": model_files(model)})
+    classifier = load_with_engine(model, engine, device or "auto", tell=print_message)
+    how: dict[str, Any] = {"cycles": cycles, "quality": quality, "tell": print_message}
+    found = answer_arriving(classifier, list(map(Path, folders)), out, classifier.decision(**decision), **how)
+    print_result({"out": str(out), **found}, as_json, result_lines.arrived_lines)
+    return 1 if found["failed"] else 0
+
+
+def refuse_with_manifest(engine: str, device: str | None, watch: bool) -> None:
     """Options that a batch job does not take. Errors: UsageError where one is given."""
+    if watch:
+        raise UsageError("--watch with --manifest: expected folders that recordings come to, or a list of them")
     if engine != "auto":
         raise UsageError(f"--engine {engine} with --manifest: give an artefact of it as --model (rales export)")
     if device is not None:

@@ -10,6 +10,8 @@ from rales.errors import count_noun
 from rales.labels import LabelSet
 
 FIGURES = ("specificity", "sensitivity", "score")
+FINDINGS = ("abnormal", "crackle", "wheeze")
+SHOWN_THRESHOLDS = (0.3, 0.5, 0.7, 0.9)  # of a review; the others are in JSON
 NOT_A_DIAGNOSIS = "Research tool, not a diagnosis."
 
 
@@ -24,7 +26,7 @@ def audit_lines(found: dict[str, Any]) -> list[str]:
     rows.append(["all", found["recordings"], found["cycles"], *found["classes"].values()])
     lines += format_table(head, rows)
     if labels := found.get("recording_labels"):
-        counts = ", ".join(f"{labels[name]} {name}" for name in ("normal", "abnormal", "crackle", "wheeze"))
+        counts = ", ".join(f"{labels[name]} {name}" for name in ("normal", *FINDINGS))
         lines.append(f"{labels['recordings']} recordings labelled as a whole: {counts}")
     if found["overlap_patients"]:
         lines.append(f"patients on both sides of the split: {', '.join(found['overlap_patients'])}")
@@ -188,7 +190,8 @@ def evaluation_lines(figures: dict[str, Any]) -> list[str]:
         if taught := protocol["cycles_calibrated_on"]:
             lines.append(f"warning: {taught} of these cycles taught the calibration, thresholds and sets included")
         sets = set_lines(figures["prediction_sets"]) if "prediction_sets" in figures else []
-        lines = [*figure_lines(figures)[:-2], "", *lines, "", *sets, "", *detected]
+        review = threshold_lines(figures["thresholds"])
+        lines = [*figure_lines(figures)[:-2], "", *lines, "", *sets, "", *detected, "", *review]
     else:
         recordings, patients = count_noun(protocol["recordings"], "recording"), protocol["patients"]
         found = ", ".join(f"{source} {count}" for source, count in figures["cycles_found_by"].items())
@@ -205,7 +208,7 @@ def evaluation_lines(figures: dict[str, Any]) -> list[str]:
     count = count_noun(whole["recordings"], "recording")
     lines += ["", f"{count}, {whole['not_judged']} not judged; {whole['pooling']}"]
     for name, part in {"recordings": whole, **whole.get("by_filter", {})}.items():
-        lines += detection_lines(name, {finding: part[finding] for finding in ("abnormal", "crackle", "wheeze")})
+        lines += detection_lines(name, {finding: part[finding] for finding in FINDINGS})
     return [*lines, "", NOT_A_DIAGNOSIS]
 
 
@@ -234,7 +237,7 @@ def suspect_lines(found: dict[str, Any]) -> list[str]:
             f"{row['start_s']:.2f}",
             row["label"],
             row["suggested"],
-            f"{row['quality']:.3f}",
+            f"{row['quality']:.2g}",
         ]
         for row in found["first"][:10]
     ]
@@ -299,6 +302,17 @@ def detection_lines(what: str, found: dict[str, Any]) -> list[str]:
         cells = [name, format_number(one["auroc"]), interval, one["positives"], one["negatives"], *flagged]
         rows.append(cells[: len(head)])
     return format_table(head, rows)
+
+
+def threshold_lines(found: dict[str, Any]) -> list[str]:
+    """Class or finding -> its rows by threshold -> a table of some of them: how many of the cycles that are found are
+    right, and the share of all that is found."""
+    head = ["from probability", *(f"{threshold:g}" for threshold in SHOWN_THRESHOLDS)]
+    rows = []
+    for name, table in found.items():
+        chosen = [row for row in table if row["threshold"] in SHOWN_THRESHOLDS]
+        rows.append([name, *(f"{row['right']}/{row['found']}, {format_number(row['recall'])}" for row in chosen)])
+    return ["right / found, recall (all thresholds: --json, --thresholds FILE):", *format_table(head, rows)]
 
 
 def provenance_lines(protocol: dict[str, Any]) -> list[str]:
@@ -485,6 +499,13 @@ def batch_lines(document: dict[str, Any]) -> list[str]:
     ]
 
 
+def arrived_lines(document: dict[str, Any]) -> list[str]:
+    """What a watch has answered -> lines."""
+    read, failed = count_noun(document["recordings"], "recording"), document["failed"]
+    failures = f"; {failed} could not be read" if failed else ""
+    return [f"{read} answered, {document['cycles']} cycles: {document['out']}{failures}", document["notice"]]
+
+
 def pretrain_lines(document: dict[str, Any]) -> list[str]:
     """What came of a pre-training -> lines."""
     loss, left, epochs = document["loss"], document["left_out"], document["epochs"]
@@ -629,6 +650,24 @@ def protocol_table_lines(document: dict[str, Any]) -> list[str]:
         "every cycle called normal: 50.0",
         *failed,
         f"page: {document['page']}",
+        NOT_A_DIAGNOSIS,
+    ]
+
+
+def cross_lines(document: dict[str, Any]) -> list[str]:
+    """A study across databases -> lines: the figures of each pair, what must be known of them, where the page is."""
+    lines = []
+    for row in document["rows"]:
+        scores = ["" if row[name] is None else f"{100 * row[name]:.1f}" for name in FIGURES]
+        areas = ["" if row[f"auroc_{name}"] is None else f"{row[f'auroc_{name}']:.3f}" for name in FINDINGS]
+        tested = f"{row['tested']} {row['unit']}, {count_noun(row['patients'], 'patient')}"
+        lines.append([row["system"], row["trained_on"], row["tested_on"], tested, *scores, *areas])
+    head = ["system", "trained on", "tested on", "", "SP", "SE", "Score", *(f"AUROC {name}" for name in FINDINGS)]
+    return [
+        *format_table(head, lines),
+        *document["notes"],
+        *(f"failed: {each}" for each in document["failed"]),
+        f"page: {document['page']}, with intervals by patient",
         NOT_A_DIAGNOSIS,
     ]
 

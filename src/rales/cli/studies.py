@@ -11,6 +11,7 @@ from rales.cli.console import print_message, print_messages_once, print_result, 
 from rales.cli.options import (
     Address,
     Classes,
+    Config,
     Data,
     Engine,
     Epochs,
@@ -18,13 +19,16 @@ from rales.cli.options import (
     From,
     Independent,
     JsonFlag,
+    Log,
     Part,
     Processes,
+    Sbatch,
     Select,
     SetWords,
     Size,
     SkipFlag,
     Weights,
+    add_settings_file,
     command_line,
     read_label_set,
     words_of,
@@ -52,10 +56,13 @@ def sweep(
     from_: From = None,
     freeze: Freeze = None,
     select: Select = None,
+    config: Config = None,
     set_: SetWords = (),
     engine: Engine = "local",
     processes: Processes = None,
     address: Address = None,
+    sbatch: Sbatch = (),
+    log: Log = (),
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
 ) -> int:
@@ -93,22 +100,26 @@ def sweep(
 
     given: dict[str, object] = {"size": size, "weights": weights, "from_model": from_, "freeze": freeze}
     given |= {"train.epochs": epochs, "train.select": select}
-    fixed = [*words_of(given), *set_]
+    own = [*words_of(given), *set_]
     if search:
         alone = {"--grid": grid, "--seeds": seeds != 1, "--select": select not in (None, "validation")}
         alone |= {"--engine": engine != "local", "--processes": processes not in (None, 1), "--address": bool(address)}
+        alone |= {"--sbatch": bool(sbatch), "--log": bool(log)}
         if refused := [name for name, present in alone.items() if present]:
             raise UsageError(
                 f"{refused[0]} does not go with --search, which runs one trial after another on validation"
             )
-        return run_search(recipe, space, data, out, search, budget, fixed, skip_damaged, json)
+        with add_settings_file(config, own, space) as fixed:
+            return run_search(recipe, space, data, out, search, budget, fixed, skip_damaged, json)
     if space or budget != 20:
         raise UsageError(
             f"{'--space' if space else '--budget'} goes with --search random or bayesian; without it, --grid names the "
             "values to try"
         )
-    planned = jobs.trials(recipe, jobs.grid_of(grid), seeds, fixed)
-    return run_sweep(planned, data, out, engine, processes, address, skip_damaged, json)
+    with add_settings_file(config, own, grid) as fixed:
+        planned = jobs.trials(recipe, jobs.grid_of(grid), seeds, fixed)
+    places = {"engine": engine, "processes": processes, "address": address, "sbatch": sbatch, "log": log}
+    return run_sweep(planned, data, out, skip_damaged, json, **places)
 
 
 def run_search(
@@ -145,12 +156,11 @@ def run_sweep(
     planned: "Sequence[Trial]",
     data: Data,
     out: Path,
-    engine: str,
-    processes: int | None,
-    address: str | None,
     skip_damaged: bool,
     as_json: bool,
+    **places: Any,
 ) -> int:
+    """Trials -> they are run where `places` say (engine, processes, address, sbatch, log), and ranked; -> exit code."""
     from rales.cli import result_lines
     from rales.jobs import sweep as jobs
     from rales.recipes import registry
@@ -161,12 +171,10 @@ def run_sweep(
         planned,
         data,
         out,
-        engine=engine,
-        processes=processes,
-        address=address,
         skip_damaged=skip_damaged,
         command=command_line(),
         progress=True,
+        **places,
     )
     document: dict[str, Any] = {"trials": [vars(outcome) for outcome in outcomes]}
     finished = [out / outcome.name for outcome in outcomes if outcome.state in ("done", "skipped")]
@@ -187,10 +195,13 @@ def reproduce(
     size: Size = None,
     epochs: Epochs = None,
     select: Select = None,
+    config: Config = None,
     set_: SetWords = (),
     engine: Engine = "local",
     processes: Processes = None,
     address: Address = None,
+    sbatch: Sbatch = (),
+    log: Log = (),
     skip_damaged: SkipFlag = False,
     dry_run: Annotated[bool, Parameter(name="--dry-run", negative="")] = False,
     tflops: float | None = None,
@@ -231,13 +242,12 @@ def reproduce(
     from rales.report import check_packages, paper_text, scores_table, write_report
     from rales.settings import parse_words
 
-    given = {"size": size, "train.epochs": epochs}
-    fixed = [*words_of(given), *set_]
     if not dry_run:
         if tflops is not None:
             raise UsageError(f"--tflops {tflops:g}: is of --dry-run alone; leave it out")
         check_packages()  # now, not after days of training
-    planned = job.paper_trials(what, seeds, fixed, weights, select, stand_in=dry_run)
+    with add_settings_file(config, [*words_of({"size": size, "train.epochs": epochs}), *set_]) as fixed:
+        planned = job.paper_trials(what, seeds, fixed, weights, select, stand_in=dry_run)
     needs_split = splits.needs_list(parse_words(fixed).get("split.name", "official"))
     cycles = read_cycles(data, skip_damaged=skip_damaged, audio=not dry_run, needs_split=needs_split)
     if dry_run:
@@ -247,7 +257,8 @@ def reproduce(
         print_result({"trials": [vars(trial) for trial in planned], **cost}, json, result_lines.gpu_estimate_lines)
         return 0
     print_message(f"{what}: {job.estimate(planned, cycles, at_once(processes))}")
-    code = run_sweep(planned, data, out / "runs", engine, processes, address, skip_damaged, json)
+    places = {"engine": engine, "processes": processes, "address": address, "sbatch": sbatch, "log": log}
+    code = run_sweep(planned, data, out / "runs", skip_damaged, json, **places)
     page = write_report([out / "runs"], out / "report")
     if not json:
         print(scores_table([out / "runs"]))
@@ -267,10 +278,13 @@ def protocol(
     weights: Weights = None,
     size: Size = None,
     epochs: Epochs = None,
+    config: Config = None,
     set_: SetWords = (),
     engine: Engine = "local",
     processes: Processes = None,
     address: Address = None,
+    sbatch: Sbatch = (),
+    log: Log = (),
     skip_damaged: SkipFlag = False,
     dry_run: Annotated[bool, Parameter(name="--dry-run", negative="")] = False,
     json: JsonFlag = False,
@@ -312,11 +326,12 @@ def protocol(
     from rales.report import check_packages
 
     check_packages()
-    fixed = [*words_of({"size": size, "weights": weights, "train.epochs": epochs}), *set_]
-    label_set = job.check_classes(recipes, fixed)
-    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=False, label_set=label_set)
-    schemes, notes = job.list_schemes(cycles, draws=draws, all_folds=all_folds, wanted=splits, label_set=label_set)
-    planned, more = job.plan_runs(recipes, schemes, seeds, fixed)
+    own = [*words_of({"size": size, "weights": weights, "train.epochs": epochs}), *set_]
+    with add_settings_file(config, own) as fixed:
+        label_set = job.check_classes(recipes, fixed)
+        cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=False, label_set=label_set)
+        schemes, notes = job.list_schemes(cycles, draws=draws, all_folds=all_folds, wanted=splits, label_set=label_set)
+        planned, more = job.plan_runs(recipes, schemes, seeds, fixed)
     trials = [each.trial for each in planned]
     print_messages_once([f"protocol: {estimate(trials, cycles, runs.at_once(processes))}", *notes, *more])
     if dry_run:
@@ -330,6 +345,8 @@ def protocol(
         engine=engine,
         processes=processes,
         address=address,
+        sbatch=sbatch,
+        log=log,
         skip_damaged=skip_damaged,
         command=command_line(),
         progress=True,
@@ -338,6 +355,51 @@ def protocol(
     document["trials"] = [vars(outcome) for outcome in outcomes]
     print_result(document, json, result_lines.protocol_table_lines)
     return 1 if any(outcome.state == "failed" for outcome in outcomes) else 0
+
+
+def cross(
+    *systems: Annotated[str, Parameter(required=True)],
+    data: Annotated[tuple[Path, ...], Parameter(name="--data", negative="", required=True)],
+    out: Path,
+    size: Size = None,
+    epochs: Epochs = None,
+    weights: Weights = None,
+    select: Select = None,
+    set_: SetWords = (),
+    processes: Processes = None,
+    skip_damaged: SkipFlag = False,
+    json: JsonFlag = False,
+) -> int:
+    """Train on each of several databases and test on all of them: how far what is learned on one holds on another.
+
+    A database is tested by the patients of its test side who do not train there too; without a list of sides 40 % of
+    its patients test. Recordings labelled as a whole (KAUH) are tested on, never trained on. A trained model is tested
+    as it is. Writes OUT/runs, cross.csv, cross.json and cross.html; a second call does only what is missing.
+
+    Example: rales cross m2d_fusion rales --data ICBHI_final_database --data SPRSound --data KAUH --out cross
+
+    Parameters
+    ----------
+    systems
+        Systems, as for `rales train`, and models, as for `rales evaluate`.
+    data
+        Data folder or table; repeatable, twice or more.
+    out
+        Folder to write.
+    """
+    from rales.cli import result_lines
+    from rales.jobs import cross_databases as job
+    from rales.report import check_packages
+
+    check_packages()
+    systems = tuple(dict.fromkeys(systems))
+    fixed = [*words_of({"size": size, "weights": weights, "train.epochs": epochs, "train.select": select}), *set_]
+    label_set = job.check_systems(systems, fixed)
+    databases = job.read_databases(data, label_set, skip_damaged=skip_damaged)
+    asked: dict[str, Any] = {"processes": processes, "skip_damaged": skip_damaged, "command": command_line()}
+    document = job.run_cross(systems, databases, fixed, out, progress=True, **asked)
+    print_result(document, json, result_lines.cross_lines)
+    return 1 if document["failed"] else 0
 
 
 def suspect(
@@ -401,6 +463,7 @@ def layers(
     data: Data,
     out: Path,
     weights: Weights = None,
+    encoder: str = "",
     size: Size = None,
     frontend: Literal["icbhi", "m2d", "m2d_clip"] | None = None,
     part: Part = "train",
@@ -426,6 +489,9 @@ def layers(
     ----------
     out
         Folder to write; an interrupted search there goes on.
+    encoder
+        Any encoder of timm (timm/NAME) or Hugging Face (hf/NAME_OR_FOLDER) in place of M2D's, with its own features, as
+        `rales train encoder_fusion` takes it.
     frontend
         icbhi: the log-mel of the published ICBHI recipes; m2d: as M2D was pre-trained; m2d_clip: the same, each clip
         brought to mean 0 and deviation 1. Without it that of the checkpoint's run, if it is one of ours; icbhi with
@@ -453,11 +519,13 @@ def layers(
     label_set = read_label_set(classes, independent=independent)
     job.check_packages()
     job.check_exclusive(label_set)
-    print_messages_once(registry.make_recipe("m2d_fusion", weights=weights, frontend=frontend).notes)
+    if not encoder:
+        print_messages_once(registry.make_recipe("m2d_fusion", weights=weights, frontend=frontend).notes)
     found = job.search(
         read_cycles(data, skip_damaged=skip_damaged, needs_split=part == "train", label_set=label_set),
         weights or "",
         out,
+        encoder=encoder,
         size=size or "base",
         frontend=frontend or "",
         part=part,

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from rales.cli.console import print_message, print_messages_once, print_result
 from rales.cli.options import (
     Classes,
+    Config,
     Data,
     Device,
     Epochs,
@@ -18,12 +19,14 @@ from rales.cli.options import (
     From,
     Independent,
     JsonFlag,
+    Log,
     Part,
     Select,
     SetWords,
     Size,
     SkipFlag,
     Weights,
+    add_settings_file,
     command_line,
     words_of,
 )
@@ -43,7 +46,7 @@ def train(
     weights: Weights = None,
     from_: From = None,
     freeze: Freeze = None,
-    seed: int = 0,
+    seed: int | None = None,
     size: Size = None,
     variant: str | None = None,
     epochs: Epochs = None,
@@ -51,7 +54,9 @@ def train(
     classes: Classes = None,
     independent: Independent = False,
     device: Device = None,
+    config: Config = None,
     set_: SetWords = (),
+    log: Log = (),
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
 ) -> None:
@@ -71,23 +76,25 @@ def train(
     out
         Run folder to write.
     seed
-        Seed of the random start, the order of cycles and the augmentation.
+        Seed of the random start, the order of cycles and the augmentation; 0 if not given.
     variant
         Of m2d_fusion, its row of Table 2: vanilla, pair_5_12, pair_5_11, triple_4_7_10, all_fixed, all_learned.
     """
     from rales.cli import result_lines
     from rales.data import read_cycles, splits
     from rales.recipes import registry
+    from rales.training.callbacks import make_callbacks
 
     given: dict[str, object] = {"seed": seed, "train.epochs": epochs, "train.select": select, "train.device": device}
-    given |= {"classes": classes, "independent": independent or None}
-    words = [*words_of(given), *set_]
-    start = {"weights": weights, "from_model": from_, "freeze": freeze}
-    chosen = registry.make_recipe(recipe, words, **start, size=size, variant=variant)
+    given |= {"classes": classes, "independent": independent or None, "size": size, "variant": variant}
+    given |= {"weights": weights, "from_model": from_, "freeze": freeze}
+    with add_settings_file(config, [*words_of(given), *set_]) as words:
+        chosen = registry.make_recipe(recipe, words)
+    watched = {"callbacks": make_callbacks(log)} if log else {}
     print_messages_once(chosen.notes)
     needs_split, label_set = splits.needs_list(chosen.settings.split.name), chosen.settings.label_set
     cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split, label_set=label_set)
-    figures = chosen.run(chosen, cycles, out, command=command_line(), progress=True)
+    figures = chosen.run(chosen, cycles, out, command=command_line(), progress=True, **watched)
     if figures:  # several processes: only the first has them
         print_result(figures, json, result_lines.figure_lines)
         print_message(f"run folder: {out}")
@@ -130,7 +137,7 @@ def pretrain(
     weights: Weights = None,
     size: Size = None,
     epochs: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     mask_ratio: float | None = None,
     noise: Annotated[tuple[Path, ...], Parameter(name="--noise", negative="")] = (),
     noise_ratio: float | None = None,
@@ -139,7 +146,9 @@ def pretrain(
     probe_data: Path | None = None,
     part: Part = "train",
     device: Device = None,
+    config: Config = None,
     set_: SetWords = (),
+    log: Log = (),
     json: JsonFlag = False,
 ) -> None:
     """Pre-train an encoder on recordings without labels (M2D, M2D-X); goes on where it stopped if OUT holds an
@@ -159,7 +168,7 @@ def pretrain(
     epochs
         Passes over the recordings.
     seed
-        Seed of the random start, the order of recordings, crops and masks.
+        Seed of the random start, the order of recordings, crops and masks; 0 if not given.
     mask_ratio
         Share of the patches hidden from the encoder (0.7).
     noise
@@ -181,21 +190,23 @@ def pretrain(
     from rales.data.corpus import read_corpus
     from rales.jobs.layer_search import quick_probe
     from rales.recipes import m2d_pretrain as job
+    from rales.training.callbacks import make_callbacks
 
     given: dict[str, object] = {"seed": seed, "pretrain.epochs": epochs, "pretrain.mask_ratio": mask_ratio}
     given |= {"crops.noise_ratio": noise_ratio, "encoder.teacher": teacher, "pretrain.device": device}
-    given |= {"pretrain.teacher_weight": teacher_weight}
-    words = [*words_of(given), *set_]
-    config = job.settings(size, weights, words)
-    print_messages_once(job.what_is_taken(config))
+    given |= {"pretrain.teacher_weight": teacher_weight, "encoder.weights": weights}
+    with add_settings_file(config, [*words_of(given), *set_]) as words:
+        settings = job.settings(size, weights, words)
+    print_messages_once(job.what_is_taken(settings))
     figures = job.run(
-        config,
+        settings,
         read_corpus(data, part=part),
         out,
         noise=read_corpus(noise, part=part) if noise else None,
         probe=quick_probe(read_cycles(probe_data, skip_damaged=True)) if probe_data else None,
         command=command_line(),
         progress=True,
+        callbacks=make_callbacks(log),
     )
     if figures:  # several processes: only the first has them
         print_result(figures, json, result_lines.pretrain_lines)
@@ -216,6 +227,7 @@ def evaluate(
     shifts: Annotated[Literal["none", "m2d2"] | None, Parameter(name="--shifts")] = None,
     metric: Annotated[tuple[str, ...], Parameter(name="--metric", negative="")] = (),
     events: Annotated[bool, Parameter(name="--events", negative="")] = False,
+    thresholds: Path | None = None,
     device: Device = None,
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
@@ -243,6 +255,9 @@ def evaluate(
     events
         Instead of classifying annotated cycles, find breaths in the sound and score place and class together:
         event-based F and error rate.
+    thresholds
+        CSV file to write: for each class and finding, and each threshold from 0.05 to 0.95, how many cycles have that
+        probability, and the precision and recall of a review of these.
     """
     from rales.cli import result_lines
     from rales.evaluation.decision_layer import SHIFTS_S
@@ -251,6 +266,11 @@ def evaluate(
     from rales.inference.evaluate import evaluate_data
     from rales.inference.evaluate_events import evaluate_events
 
+    if thresholds and (events or thresholds.exists()):
+        why = (
+            "is there already; name a new file" if thresholds.exists() else "is of annotated cycles; leave --events out"
+        )
+        raise UsageError(f"--thresholds {thresholds}: {why}")
     if events and metric:
         raise UsageError(f"--metric {metric[0]} --events: an own metric is of annotated cycles; leave one out")
     for word in metric:
@@ -278,8 +298,23 @@ def evaluate(
         figures = evaluate_ensemble(classifiers, data, shifts_s=chosen, **reading)
     else:
         figures = evaluate_data(classifiers[0], data, part=split, metrics=metric, **reading)
+    if thresholds:
+        write_thresholds(thresholds, figures)
     print_result(figures, json, result_lines.evaluation_lines)
     return 1 if figures.get("problems") else 0
+
+
+def write_thresholds(out: Path, figures: dict[str, Any]) -> None:
+    """Figures of an evaluation -> a CSV file with a row for each class and threshold. Errors: UsageError where cycles
+    are not labelled."""
+    import pandas as pd
+
+    from rales.files.writers import write_csv
+
+    if "thresholds" not in figures:
+        raise UsageError(f"--thresholds {out}: these recordings are labelled as a whole, not by cycle; leave it out")
+    rows = [{"class": name, **row} for name, table in figures["thresholds"].items() for row in table]
+    write_csv(out, pd.DataFrame(rows))
 
 
 def calibrate(

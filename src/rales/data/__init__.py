@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rales.data import annotation_dialects, icbhi, kauh, manifest, sprsound
+from rales.data import annotation_dialects, class_folders, hf_lung, icbhi, kauh, manifest, sprsound
 from rales.data.event_readers import read_events
 from rales.data.reader import Audit, DatasetContents, DatasetReader, audit_of, check_contents, cycles_table
 from rales.data.sprsound_tasks import take_recordings
@@ -15,6 +15,8 @@ from rales.registry import READERS
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+LAYOUTS = (sprsound, kauh, hf_lung)  # each knows its own folders; what is none of them is read as ICBHI's
 
 __all__ = ["CLASSES", "Audit", "audit_data", "read_cycles", "read_events"]
 
@@ -35,7 +37,8 @@ def read_cycles(
     Parameters
     ----------
     path
-        Folder in ICBHI or SPRSound layout, or a table file (.csv, .tsv, .parquet, .json); READER:PATH for what an own
+        Folder in ICBHI, SPRSound or HF_Lung_V1 layout, one with a folder of clips per class or a pattern of those
+        (`clips/{label}/{patient}_*.wav`), or a table file (.csv, .tsv, .parquet, .json); READER:PATH for what an own
         reader reads, FILE.py:NAME or one that is registered.
     skip_damaged
         Read every sample and leave out the damaged recordings; else any problem is a ValueError that names the first.
@@ -56,7 +59,7 @@ def audit_data(path: str | Path, *, label_set: LabelSet = ICBHI) -> Audit:
     Parameters
     ----------
     path
-        Folder in ICBHI, SPRSound or KAUH layout, or a manifest file.
+        As of `read_cycles`, or a KAUH folder.
     label_set
         The classes that its words are checked against and counted by.
     """
@@ -75,6 +78,8 @@ def read_contents(
     """Path -> what the reader of its layout found; `true_labels`, `confirmed` and `label_set` as for
     `manifest.find_recordings`. With the classes of one of the tasks about recordings, those of SPRSound are the rows.
     Errors: an own reader that is none."""
+    if class_folders.is_pattern(Path(path)) or _is_class_folder(Path(path), label_set):
+        return class_folders.find_recordings(Path(path), audio=audio, decode=decode, label_set=label_set)
     reader, place = _choose_reader(Path(path))
     if reader is manifest.find_recordings:  # which rows are judged, and what a wrong word is, depends on the classes
         return manifest.find_recordings(
@@ -91,8 +96,13 @@ def read_contents(
         raise UsageError(f"{path}: its reader gave a {type(contents).__name__}; {expected}")
     if reader is sprsound.find_recordings and label_set.task in RECORDING_TASKS:
         contents = take_recordings(contents, label_set.task)
-    own = reader not in tuple(layout.find_recordings for layout in (sprsound, kauh, icbhi))
+    own = reader not in tuple(layout.find_recordings for layout in (*LAYOUTS, icbhi))
     return check_contents(contents) if own else contents
+
+
+def _is_class_folder(path: Path, label_set: LabelSet) -> bool:
+    """Whether a path is a folder of clips per class, and not a database in whose folders such a name occurs."""
+    return class_folders.is_layout(path, label_set) and not any(layout.is_layout(path) for layout in LAYOUTS)
 
 
 def split_reader(path: str | Path) -> tuple[str, Path]:
@@ -117,5 +127,5 @@ def _choose_reader(path: Path) -> tuple[DatasetReader, Path]:
         return READERS.find(word), place
     if path.is_file() or path.suffix.lower() in annotation_dialects.SUFFIXES:
         return manifest.find_recordings, path
-    layout = next((layout for layout in (sprsound, kauh) if layout.is_layout(path)), icbhi)
+    layout = next((layout for layout in LAYOUTS if layout.is_layout(path)), icbhi)
     return layout.find_recordings, path

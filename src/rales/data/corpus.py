@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rales.audio.open_audio import AUDIO_SUFFIXES, UNREAD_SUFFIXES
-from rales.data import icbhi, sprsound
+from rales.data import class_folders, hf_lung, icbhi, sprsound
 from rales.data.annotation_dialects import (
     SUFFIXES,
     comparable_path,
@@ -28,10 +28,15 @@ from rales.data.annotation_dialects import (
 )
 from rales.data.reader import DatasetContents, list_some, locked_problems, unread_note, walk_folders
 from rales.files.csv_cells import one_line
+from rales.labels import ICBHI
 
 Part = Literal["train", "all"]
 MANIFESTS = (".csv", ".tsv", ".parquet")  # in a folder, where JSON is for annotations
-SPLITS_OF = {"icbhi": icbhi.SPLIT_FILE, "sprsound": "its folders train_json and test_json"}
+SPLITS_OF = {
+    "icbhi": icbhi.SPLIT_FILE,
+    "sprsound": "its folders train_json and test_json",
+    "hf_lung": "the files of labels of its folders train and test",
+}
 PATH_COLUMNS = ("path", "file_name")  # ours, and that of M2D's lists
 CHUNK = 65536
 # Names of published databases, also with something after them: cycles cut out of a test recording are test data too.
@@ -44,6 +49,7 @@ DATABASES = {
     + "|".join(icbhi.DEVICES)
     + ")[^/]*$",
     "SPRSound": f"(^|/){sprsound.NAME}[^/]*$",
+    "HF_Lung_V1": f"(^|/){hf_lung.NAME}$",
 }
 
 
@@ -53,7 +59,7 @@ class CorpusSource:
 
     given: Path
     base: Path
-    layout: Literal["icbhi", "sprsound", "folder", "manifest"]
+    layout: Literal["icbhi", "sprsound", "hf_lung", "classes", "folder", "manifest"]
     used: Any  # Arrow array of large strings
     left_out: Any  # the same
     notes: Sequence[str] = ()  # why some are left out that are no test recordings
@@ -141,9 +147,17 @@ def read_source(given: Path, part: Part) -> CorpusSource:
     if part == "train" and jsons:
         contents = sprsound.find_recordings(given, audio=True, decode=False)
         return split_source(given, "sprsound", contents, sounds, unusable)
+    if part == "train" and class_folders.is_layout(given, ICBHI):
+        contents = class_folders.find_recordings(given, audio=True, decode=False, label_set=ICBHI)
+        if any(recording.split == "test" for recording in contents.recordings):
+            return split_source(given, "classes", contents, sounds, unusable)
     database = database_of(sounds) if part == "train" else ""
     if database == "ICBHI 2017":
         return split_source(given, "icbhi", icbhi.find_recordings(given, audio=True, decode=False), sounds, unusable)
+    if database == "HF_Lung_V1":
+        return split_source(
+            given, "hf_lung", hf_lung.find_recordings(given, audio=True, decode=False), sounds, unusable
+        )
     if database:
         raise ValueError(
             f"{given}: its recordings are named as those of {database}, and nothing says which are for training; give "
@@ -196,7 +210,11 @@ def walk_folder(folder: Path) -> tuple[Any, UnusableFiles, list[Path], bool]:
 
 
 def split_source(
-    given: Path, layout: Literal["icbhi", "sprsound"], found: DatasetContents, sounds: Any, unusable: UnusableFiles
+    given: Path,
+    layout: Literal["icbhi", "sprsound", "hf_lung", "classes"],
+    found: DatasetContents,
+    sounds: Any,
+    unusable: UnusableFiles,
 ) -> CorpusSource:
     """What a layout's reader found -> the recordings of its train part; all others are left out."""
     if not any(recording.split for recording in found.recordings):

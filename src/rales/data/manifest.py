@@ -157,15 +157,9 @@ def find_recordings(
         raise FileError(manifest, f"no row has a label; fill in the column label ({', '.join(label_set.classes)})")
     has_split = "split" in columns and any(row.cells["split"] for row in judged)
 
-    groups, problems = _group_by_recording(manifest, judged, audio=audio)
-
-    def read_one(name: str) -> Recording:
-        return _recording_of_rows(
-            manifest, name, groups[name], label_set, has_split=has_split, audio=audio, decode=decode
-        )
-
-    with ThreadPoolExecutor() as pool:
-        recordings = list(pool.map(read_one, groups))
+    recordings, problems = recordings_of_rows(
+        manifest.parent, judged, label_set, has_split=has_split, audio=audio, decode=decode
+    )
     split_problems = _unset_split(judged) if has_split else []
     notes += _table_notes(manifest, columns, judged, label_set, has_split=has_split)
     if len(judged) < len(rows):
@@ -177,6 +171,22 @@ def find_recordings(
     return DatasetContents(manifest, recordings, problems, notes, split_problems=split_problems)
 
 
+def recordings_of_rows(
+    folder: Path, rows: list[TableRow], label_set: LabelSet, *, has_split: bool, audio: bool, decode: bool
+) -> tuple[list[Recording], list[str]]:
+    """Folder that paths are relative to, and rows that have a label -> their recordings, damaged or not, and a problem
+    for each row without one. `has_split`: whether the rows say it; else all are for training."""
+    groups, problems = _group_by_recording(folder, rows, audio=audio)
+
+    def read_one(name: str) -> Recording:
+        return _recording_of_rows(
+            folder, name, groups[name], label_set, has_split=has_split, audio=audio, decode=decode
+        )
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(read_one, groups)), problems
+
+
 def _unset_split(rows: list[TableRow]) -> list[str]:
     unset = [row.where for row in rows if not row.cells["split"]]
     more = f" (and in {len(unset) - 1} rows more)" if unset[1:] else ""
@@ -185,7 +195,7 @@ def _unset_split(rows: list[TableRow]) -> list[str]:
 
 
 def _group_by_recording(
-    manifest: Path, rows: list[TableRow], *, audio: bool
+    folder: Path, rows: list[TableRow], *, audio: bool
 ) -> tuple[dict[str, list[TableRow]], list[str]]:
     """Rows -> those of each recording by its name, and a problem for each that has none.
 
@@ -202,18 +212,18 @@ def _group_by_recording(
             problems.append(f"{row.where}: no path; give the audio file of the row or remove it")
             continue
         if path not in files:
-            whole = locate_file(manifest.parent, path) if audio else manifest.parent / path
+            whole = locate_file(folder, path) if audio else folder / path
             files[path] = os.path.normpath(whole) if path else ""
             same[path] = (file_identity(files[path]) or os.path.abspath(files[path])) if path else ""
         groups.setdefault((same[path], "" if path else name), []).append(row)
 
-    folder = os.path.normpath(manifest.parent)
+    base = os.path.normpath(folder)
     called = [(files[first["path"]], first.get("recording")) for first in (group[0].cells for group in groups.values())]
     names = [name or _recording_stem(file) for file, name in called]
     shared = Counter(names)
     named: dict[str, list[TableRow]] = {}
     for (file, _), name, group in zip(called, names, groups.values(), strict=True):
-        inside = os.path.relpath(file, folder) if file.startswith(folder) or folder == "." else file
+        inside = os.path.relpath(file, base) if file.startswith(base) or base == "." else file
         longer = Path(inside).as_posix()
         choices = [name] * (shared[name] == 1) + [longer.removesuffix(Path(longer).suffix), longer]
         numbered = (f"{longer}.{number}" for number in range(2, len(names) + 2))  # where the table calls another so
@@ -227,7 +237,7 @@ def _recording_stem(path: str) -> str:
 
 
 def _recording_of_rows(
-    manifest: Path,
+    folder: Path,
     name: str,
     rows: list[TableRow],
     label_set: LabelSet,
@@ -252,7 +262,7 @@ def _recording_of_rows(
 
     path, facts = "", None
     if audio and first["path"]:
-        path = str(locate_file(manifest.parent, first["path"]))
+        path = str(locate_file(folder, first["path"]))
         facts, wrong, notes = probe_audio(Path(path), decode=decode)
         problems += [f"{where}: {problem}" for problem in wrong]
     elif audio:

@@ -208,6 +208,12 @@ def refuse_damage(found: DatasetContents, *, skip_damaged: bool, needs_split: bo
     return problems
 
 
+def labels_recordings_alone(found: DatasetContents) -> bool:
+    """Whether the usable recordings are labelled as a whole, and none of their cycles."""
+    usable = [recording for recording in found.recordings if not recording.problems]
+    return not any(one.cycles for one in usable) and any(one.findings for one in usable)
+
+
 def recordings_table(found: DatasetContents) -> DataFrame:
     """What a reader found -> one row per usable recording with a label: recording, patient, device, location, mode,
     split, path, the flags of `Findings`, then the reader's own columns."""

@@ -1,13 +1,13 @@
 """Which annotations belong to a recording, in whatever layout it lies: the one place that decides.
 
-The text beside a recording comes first, since that is what a person corrects; then the JSON of SPRSound. What a table
-or an own reader says of recordings is read by `read_named_cycles`.
+The text beside a recording comes first, since that is what a person corrects; then SPRSound's JSON and the labels of
+HF_Lung_V1. What a table or an own reader says of recordings is read by `read_named_cycles`.
 """
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from rales.data import read_contents, split_reader, sprsound
+from rales.data import hf_lung, read_contents, split_reader, sprsound
 from rales.data.annotation_dialects import SUFFIXES, TableRow, comparable_path, locate_file, mend_path, read_table
 from rales.data.annotations import Annotation, annotation_beside, read_annotation
 from rales.data.manifest import spans_of
@@ -19,7 +19,7 @@ NamedCycles = Mapping[str, "list[TableRow] | Annotation"]  # path of a recording
 
 def find_annotations(recording: Path) -> Iterator[Path]:
     """Recording -> its annotations, the one that counts most first. Errors: two of one layout that differ."""
-    for find in (annotation_beside, sprsound.find_annotation):
+    for find in (annotation_beside, sprsound.find_annotation, hf_lung.find_annotation):
         if (found := find(recording)) is not None:
             yield found
 
@@ -31,6 +31,8 @@ def read_any_annotation(
     nothing is raised."""
     if path.suffix.lower() == ".json":
         return sprsound.read_annotation(path, duration_s)
+    if hf_lung.is_annotation(path):
+        return hf_lung.read_annotation(path, duration_s)
     return read_annotation(path, duration_s, name, label_set)
 
 

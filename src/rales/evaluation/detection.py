@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rales.labels import ICBHI, LabelSet
+
+THRESHOLDS = [round(0.05 * step, 2) for step in range(1, 20)]
 SOUNDS = {"abnormal": (1, 2, 3), "crackle": (1, 3), "wheeze": (2, 3)}  # finding -> class numbers that have it
 
 
@@ -18,6 +21,32 @@ def detect_findings(
         name: measure_detection(np.isin(labels, classes), p[:, classes].sum(axis=1), patients)
         for name, classes in SOUNDS.items()
     }
+
+
+def tabulate_thresholds(
+    true: ArrayLike, probabilities: ArrayLike, label_set: LabelSet = ICBHI
+) -> dict[str, list[dict[str, Any]]]:
+    """Targets and probabilities of N cycles -> each class, and with ICBHI's classes each finding -> a row for each of
+    `THRESHOLDS`: how many cycles have at least that probability (`found`), how many of them have it (`right`), and the
+    `precision` and `recall` that follow; None where a share is of nothing."""
+    targets, p = np.asarray(true), np.asarray(probabilities, dtype=np.float64)
+    sounds: dict[str, tuple[int, ...]] = {name: (number,) for number, name in enumerate(label_set.classes)}
+    if label_set.is_icbhi:
+        sounds |= {f"any {name}" if name != "abnormal" else name: numbers for name, numbers in SOUNDS.items()}
+    tables = {}
+    for name, numbers in sounds.items():
+        has = targets[:, numbers[0]] == 1 if label_set.independent else np.isin(targets, numbers)
+        share = p[:, numbers].sum(axis=1)
+        rows = []
+        for threshold in THRESHOLDS:
+            found = share >= threshold - 1e-9  # sums of shares round
+            many, right, there = int(found.sum()), int((found & has).sum()), int(has.sum())
+            precision, recall = (right / whole if whole else None for whole in (many, there))
+            rows.append(
+                {"threshold": threshold, "found": many, "right": right, "precision": precision, "recall": recall}
+            )
+        tables[name] = rows
+    return tables
 
 
 def measure_detection(present: ArrayLike, scores: ArrayLike, patients: Sequence[Any] | ArrayLike) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def explain_cycle(
             wave = chunk.waveforms[row]
             break
         before += len(chunk.waveforms)
-    probabilities = model.probabilities(wave[None])[0]
+    probabilities = model.decision().cool(model.probabilities(wave[None]))[0]
     if target is not None and target not in model.classes:
         raise UsageError(f"--target {target}: expected one of {', '.join(model.classes)}")
     why = attribute_patches(model, wave, target or model.classes[int(probabilities.argmax())])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import glob
 import os
 import queue
+import shutil
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -49,6 +51,7 @@ CYCLES = ("auto", "annotation", "segment", "windows")  # where cycles come from
 SECTION_S = 300.0  # of a recording in which breaths are looked for at a time
 DECODE_ONCE_S = 60.0  # a longer recording is decoded again for its cycles, a shorter one (10 MB at 44.1 kHz) once
 CHUNK_CYCLES = 32  # cycles of one recording that are in memory together: 16 MB of 8 s each
+STDIN = "-"  # the path of a recording that another program hands over; a file of that name is ./-
 READER_THREADS = 2
 RECORDINGS_AHEAD = 8  # recordings that are read, or waiting to be scored, at a time
 
@@ -194,7 +197,12 @@ def open_file_system(url: str) -> tuple[Any, str]:
 
 @contextmanager
 def local_copy(path: str) -> Iterator[Path]:
-    """Path or URL -> a file on this machine; that of a URL is a copy, with the annotation beside it, and goes again."""
+    """Path, URL or STDIN -> a file on this machine; that of a URL is a copy, with the annotation beside it, and goes
+    again, as does that of standard input."""
+    if path == STDIN:
+        with temporary_folder() as folder:
+            yield copy_stdin(folder / "stdin")
+        return
     if not is_url(path):
         yield Path(path)
         return
@@ -214,6 +222,17 @@ def local_copy(path: str) -> Iterator[Path]:
             if error.path != str(copy):
                 raise
             raise type(error)(path, error.reason, error.line) from error
+
+
+def copy_stdin(copy: Path) -> Path:
+    """-> the file, which holds what was handed over. Errors: nothing was."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise FileError(STDIN, "standard input is a terminal; hand a recording over (rales predict - < recording.wav)")
+    with copy.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    if not copy.stat().st_size:
+        raise FileError(STDIN, "standard input holds nothing; it is read once, as one recording")
+    return copy
 
 
 def fetch_annotation(files: Any, inner: PurePosixPath, copy: Path) -> None:

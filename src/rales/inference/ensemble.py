@@ -14,6 +14,7 @@ from rales.data.dataset import check_extras, class_numbers, load_dataset
 from rales.errors import UsageError
 from rales.evaluation import predictions
 from rales.evaluation.decision_layer import ShiftedWaveforms, choose_frozen_threshold
+from rales.evaluation.detection import tabulate_thresholds
 from rales.evaluation.metrics import count_outcomes, outcome_scores, predict_at_threshold
 from rales.evaluation.predictions import NOTICE
 from rales.inference.evaluate import count_trained, is_training_data, score_sides
@@ -98,6 +99,7 @@ def evaluate_ensemble(
         called=predict_at_threshold(mean[test], threshold, label_set),
     )
 
+    figures["thresholds"] = tabulate_thresholds(true[test], mean[test], label_set)
     trained = [count_trained(model.record, table, same=True) for model in models]
 
     def score(probabilities: Probabilities) -> dict[str, float]:

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from rales.data import read_contents, splits
 from rales.data.annotation_dialects import SUFFIXES
 from rales.data.dataset import CycleDataset, check_extras, class_numbers, load_dataset
-from rales.data.reader import cycles_table, recordings_table, refuse_damage
+from rales.data.reader import cycles_table, labels_recordings_alone, recordings_table, refuse_damage
 from rales.data.splits import digest_cycles
 from rales.errors import FileError, UsageError
 from rales.evaluation import predictions, recordings
 from rales.evaluation.calibration import as_exclusive, expected_calibration_error
 from rales.evaluation.conformal import measure_sets
-from rales.evaluation.detection import detect_findings, measure_detection
+from rales.evaluation.detection import detect_findings, measure_detection, tabulate_thresholds
 from rales.evaluation.metrics import metrics_by_group
 from rales.evaluation.predictions import NOTICE
 from rales.inference.load_model import load_model
@@ -64,8 +64,7 @@ def evaluate_data(
     """
     label_set = model.label_set
     contents = read_contents(data, audio=True, decode=skip_damaged, label_set=label_set)
-    found = [recording for recording in contents.recordings if not recording.problems]
-    if not any(recording.cycles for recording in found) and any(recording.findings for recording in found):
+    if labels_recordings_alone(contents):
         if metrics:
             raise UsageError(
                 f"--metric {','.join(metrics)}: is of labelled cycles, and these recordings are labelled as a whole; "
@@ -75,9 +74,8 @@ def evaluate_data(
         figures = evaluate_recordings(model, recordings_table(contents), part=part, progress=progress)
         return figures | {"problems": [*left_out, *figures["problems"]]}
 
-    needs_split = (
-        part != "all" and splits.needs_list(model.recipe.settings.split.name) and any(one.split for one in found)
-    )
+    is_divided = any(recording.split for recording in contents.recordings if not recording.problems)
+    needs_split = part != "all" and splits.needs_list(model.recipe.settings.split.name) and is_divided
     reading: dict[str, Any] = {"skip_damaged": skip_damaged, "audio": True, "needs_split": needs_split}
     reading["label_set"] = label_set
     cycles = cycles_table(contents, **reading)
@@ -230,6 +228,7 @@ def describe_parts(rows: pd.DataFrame, probabilities: Probabilities, model: Pred
     label_set = model.label_set
     true, found = class_numbers(rows, label_set), measure_calibration(rows, probabilities, model)
     called = choose_by_thresholds(probabilities, model)
+    found["thresholds"] = tabulate_thresholds(true, model.decision().cool(probabilities), label_set)
     if label_set.is_icbhi:
         found["detection"] = detect_findings(true, probabilities, rows["patient"])
     for column in ("device", "location"):

@@ -382,7 +382,7 @@ class Predictor:
                 "only a model of a run folder, a checkpoint or a name can be fine-tuned; an artefact of `rales export` "
                 "cannot"
             )
-        start = {"from_model": str(self.checkpoint), "freeze": freeze, "epochs": epochs}
+        start: dict[str, Any] = {"from_model": str(self.checkpoint), "freeze": freeze, "epochs": epochs}
         train_recipe(None, data, out, progress=progress, **start, **settings)
         return load_model(out, str(self.torch_engine.device))
 

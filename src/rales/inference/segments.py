@@ -102,7 +102,7 @@ def join_cycles(table: pd.DataFrame, join_s: float | None) -> pd.DataFrame:
 
 def write_clips(events: pd.DataFrame, out: Path, pad_s: float, files: Mapping[str, str]) -> pd.DataFrame:
     """Events, and the file of each `path` in them -> the same with the column `clip`, the file of each below `out`,
-    where segments.csv lists them."""
+    where segments.csv lists them. What no model has answered for has no probability (NaN)."""
     clips: list[str] = []
     for path, rows in events.groupby("path", sort=False):
         spans = [
@@ -116,7 +116,7 @@ def write_clips(events: pd.DataFrame, out: Path, pad_s: float, files: Mapping[st
                 with atomic_write(clip) as beside:
                     soundfile.write(beside, wave, rate_hz, subtype="PCM_16", format="WAV")
                 clips.append(clip.relative_to(out).as_posix())
-    listed = events.assign(clip=clips)[COLUMNS]
+    listed = events.assign(clip=clips)[[*COLUMNS, *(column for column in events if column not in COLUMNS)]]
     write_csv(out / LIST, listed)
     return listed
 
@@ -124,7 +124,8 @@ def write_clips(events: pd.DataFrame, out: Path, pad_s: float, files: Mapping[st
 def name_clip(row: Any, out: Path) -> Path:
     """Event -> a file that is not there yet, whose name sorts by recording and time. Errors: a name of class or
     recording that leads out of `out`."""
-    name, times = one_line(row.recording), f"_{row.start_s:08.3f}-{row.end_s:08.3f}_{row.probability:.2f}"
+    name, times = one_line(row.recording), f"_{row.start_s:08.3f}-{row.end_s:08.3f}"
+    times += "" if math.isnan(row.probability) else f"_{row.probability:.2f}"
     clip, number = out / str(row.label) / fit_file_name(name, f"{times}.wav"), 1
     if not clip.resolve().is_relative_to(out.resolve()):
         raise UsageError(f"{clip}: would lie outside {out}; nothing is written there")

@@ -1,7 +1,8 @@
 """Train a system from Python: what `rales train` does with the same words, on a folder, a file or a table."""
 
+import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,34 @@ import pandas as pd
 
 from rales.data import read_cycles, splits
 from rales.errors import UsageError
+from rales.files.settings_file import SettingsFile, read_settings_file
 from rales.labels import ICBHI, LabelSet
-from rales.recipes.registry import make_recipe
-from rales.settings import list_fields
+from rales.recipes.registry import find_settings, make_recipe
+from rales.settings import format_value, list_fields
+from rales.training.callbacks import make_callbacks
 
 Table = str | Path | pd.DataFrame
+log = logging.getLogger(__name__)
 
 
 def train_recipe(
-    recipe: str | None, data: Table, out: str | Path, *, progress: bool = False, **settings: Any
+    recipe: str | None,
+    data: Table,
+    out: str | Path,
+    *,
+    config: str | Path | None = None,
+    callbacks: Sequence[Any] = (),
+    progress: bool = False,
+    **settings: Any,
 ) -> dict[str, Any]:
     """See `rales.train`. Data without test rows that a trained model goes on with are split by folds of patients."""
-    asked = expand_names(recipe, settings)
-    chosen = make_recipe(recipe, asked)
+    file = read_settings_file(config) if config is not None else SettingsFile(Path(), {}, {})
+    with file.name_lines():
+        asked = expand_names(recipe, {**file.values, **settings})  # of one name the later counts
+        chosen = make_recipe(recipe, asked)
+    for note in file.leave_to([f"{name}={format_value(value)}" for name, value in asked.items()])[1]:
+        log.warning("%s", note)
+    watched = {"callbacks": make_callbacks(callbacks)} if callbacks else {}
     undecided = bool(chosen.settings.from_model) and "split.name" not in asked
     label_set = chosen.settings.label_set
     cycles = read_table(data, label_set, needs_split=not undecided and splits.needs_list(chosen.settings.split.name))
@@ -32,7 +48,7 @@ def train_recipe(
     elif undecided:
         folds = {"split.name": "folds", "split.folds": min(5, max(cycles["patient"].nunique(), 2))}
         chosen = make_recipe(recipe, {**folds, **asked})
-    figures: dict[str, Any] = chosen.run(chosen, cycles, Path(out), progress=progress)
+    figures: dict[str, Any] = chosen.run(chosen, cycles, Path(out), progress=progress, **watched)
     return figures
 
 
@@ -41,8 +57,9 @@ def expand_names(recipe: str | None, settings: Mapping[str, Any]) -> dict[str, A
 
     Errors: the last part of several names.
     """
-    start = {name: settings[name] for name in ("from_model",) if settings.get(name) is not None}
-    known = list_fields(type(make_recipe(recipe, start).settings))
+    start = settings.get("from_model")
+    kind = find_settings(recipe) if recipe and not start else type(make_recipe(recipe, {"from_model": start}).settings)
+    known = list_fields(kind)
     found = {}
     for keyword, value in settings.items():
         name = keyword.replace("__", ".")

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 import pandas as pd
 
-from rales import parallel
+from rales import parallel, slurm
 from rales.data import manifest as table
 from rales.data.annotation_dialects import TableRow
 from rales.data.corpus import CorpusSource, read_corpus
@@ -60,6 +60,7 @@ def predict_manifest(
     cluster: str = "local",
     processes: int | None = None,
     address: str | None = None,
+    sbatch: Sequence[str] = (),
     shard: int = SHARD_RECORDINGS,
     cycles: str = "auto",
     min_confidence: float = 0.0,
@@ -74,14 +75,16 @@ def predict_manifest(
 
     Where it has start_s and end_s, these are the cycles, unless `cycles` says where else to take them from. Paths are
     relative to the manifest, absolute, or URLs; each place counts once, however it is written. `cluster`
-    is "local" (`processes` at a time) or "ray" (the cluster at `address`, or one started here; manifest, model and out
-    must be on a file system that its nodes share).
+    is "local" (`processes` at a time), "ray" (the cluster at `address`, or one started here) or "slurm" (jobs with the
+    `sbatch` options); manifest, model and out must be on a file system that its nodes share.
     `urls` are the beginnings of addresses that the manifest may name: it may be a stranger's, and an address is asked
     from this machine, with the user's rights.
     Errors: no manifest, no model, an OUT of another job, an address that is not allowed.
     """
-    if cluster not in ("local", "ray"):
-        raise UsageError(f"--cluster {cluster}: expected local or ray")
+    if cluster not in ("local", "ray", "slurm"):
+        raise UsageError(f"--cluster {cluster}: expected local, ray or slurm")
+    if sbatch and cluster != "slurm":
+        raise UsageError("--sbatch: is of --cluster slurm; add that, or leave it out")
     if shard < 1 or (processes or 1) < 1:
         raise UsageError("--shard and --processes: expected 1 or more")
     collection = read_corpus([manifest], part="all")
@@ -101,7 +104,7 @@ def predict_manifest(
     with lock_folder(out):
         prepare_folder(out, job)
         waiting = (part for part in split_into_shards(source, shard, rows) if not is_done(out, part.number))
-        found = start_shards(waiting, shared, cluster=cluster, processes=processes, address=address)
+        found = start_shards(waiting, shared, cluster=cluster, processes=processes, address=address, sbatch=sbatch)
         total = -(-len(source.used) // shard)
         with closing(found):  # also after Ctrl-C, when it would wait for its workers
             bar = progress_bar(found, shown=progress, total=total, desc="predict", unit="shard")
@@ -115,9 +118,20 @@ def predict_manifest(
 
 
 def start_shards(
-    waiting: Iterable[Shard], shared: tuple[Any, ...], *, cluster: str, processes: int | None, address: str | None
+    waiting: Iterable[Shard],
+    shared: tuple[Any, ...],
+    *,
+    cluster: str,
+    processes: int | None,
+    address: str | None,
+    sbatch: Sequence[str] = (),
 ) -> Generator[tuple[Shard, Any]]:
-    """Shards to compute -> each with None or its error, as they end on this machine or on a Ray cluster."""
+    """Shards to compute -> each with None or its error, as they end on this machine or on a cluster."""
+    if cluster == "slurm":
+        logs = Path(shared[0]) / "slurm"
+        return slurm.run_on_slurm(
+            predict_shard, waiting, shared, folder=logs, options=sbatch, processes=processes, retries=RETRIES
+        )
     if cluster == "ray":
         return parallel.run_on_ray(
             predict_shard, waiting, shared, processes=processes, address=address, retries=RETRIES

@@ -16,7 +16,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from rales.data import make_portable
-from rales.errors import UsageError
+from rales.errors import SettingError, UsageError
 from rales.files.atomic import lock_folder
 from rales.files.json_files import to_jsonable
 from rales.files.writers import write_json
@@ -102,9 +102,9 @@ def search_settings(
         raise UsageError(f"--budget {budget}: expected 1 trial or more")
     known = parse_words(fixed)
     if "seed" in known:
-        raise UsageError(f"--set seed={known['seed']}: all trials of a search have one seed, {seed}; leave it out")
+        raise SettingError("seed", f"all trials of a search have one seed, {seed}; leave it out", known["seed"])
     if (select := known.pop("train.select", "validation")) != "validation":
-        raise UsageError(f"--set train.select={select}: a search chooses by validation patients; leave it out")
+        raise SettingError("train.select", "a search chooses by validation patients; leave it out", select)
     words = [*(f"{name}={value}" for name, value in known.items()), "train.select=validation"]
     made = make_recipe(recipe, words).settings
     distributions = parse_space(space)
@@ -136,7 +136,7 @@ def search_settings(
             trial = Trial(f"trial{number + 1:03d}", word, (*fixed, *chosen, f"seed={seed}"))
             seen = list(read_validation(out / "runs" / trial.name, figure).values())  # of a trial that was interrupted
             stop = StopBelowMedian(figure, medians_by_epoch(tried, made.train.epochs), seen)
-            tried.append(run_one(trial, values, (data, out / "runs", skip_damaged, command, stop), figure))
+            tried.append(run_one(trial, values, (data, out / "runs", skip_damaged, command, (), stop), figure))
             write_json(out / FILE, document_of(settings, command, tried))
     return document_of(settings, command, tried)
 
@@ -223,7 +223,7 @@ def medians_by_epoch(tried: Sequence[Tried], epochs: int) -> dict[int, float]:
 
 def run_one(trial: Trial, values: dict[str, Any], job: tuple[Any, ...], figure: str) -> Tried:
     """Trial, its settings and what `run_trial` needs -> the trial with the validation figures of its epochs."""
-    with closing(on_this_machine([trial], job, 1, None)) as jobs:
+    with closing(on_this_machine([trial], job, 1)) as jobs:
         (outcome,) = jobs
     folder = job[1] / trial.name
     figures = read_validation(folder, figure) if outcome.state != "failed" else {}

@@ -8,16 +8,13 @@ those of a logistic regression on log-mel statistics to patients that it was not
 What comes first is where label and answers differ most. Either may be wrong: only listening tells.
 """
 
-import io
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from rales.audio.io import read_waveform, resample_waveform
 from rales.data import splits
 from rales.data.dataset import class_numbers
 from rales.errors import UsageError, count_noun
@@ -28,11 +25,11 @@ from rales.jobs.baselines import BASELINES, load_statistics
 from rales.labels import LabelSet
 from rales.optional_packages import require_packages
 from rales.report.load_runs import read_run, run_folders
-from rales.report.page import Block, Items, Section, Sound, Text, render_html
+from rales.report.page import Block, Gallery, Items, Section, Table, Text, render_html
+from rales.report.worst_cycles import make_clip, sound_note
 from rales.typing import FloatArray
 
 PAGE, TABLE = "suspects.html", "suspects.csv"
-RATE_HZ = 8000  # of the sounds on the page; what is annotated lies below 4 kHz
 STATISTICS = "log-mel statistics + logistic regression"
 COLUMNS = ("rank", "recording", "cycle", "patient", "start_s", "end_s", "label", "suggested", "quality", "suspect")
 
@@ -129,13 +126,11 @@ def write_suspects(ranked: pd.DataFrame, out: Path, origin: str, *, top: int) ->
         Items(facts),
         Text(
             "First comes where label and answers differ most; either may be wrong, and only listening tells. The more "
-            "a model errs, the more labels it takes for wrong. The sounds are in this file: it is as private as the "
-            "recordings."
+            "a model errs, the more labels it takes for wrong."
         ),
     ]
 
-    sounds = [describe_cycle(row) for row in ranked.head(top).to_dict("records")]
-    section = Section("suspects", f"The {len(sounds)} most suspicious labels", sounds)
+    section = Section("suspects", "Most suspicious first", [show_labels(ranked.head(top).to_dict("records"))])
     with atomic_write(out / PAGE) as place:
         place.write_text(render_html("Labels that may be wrong", lead, [section]), encoding="utf-8")
 
@@ -151,32 +146,18 @@ def write_suspects(ranked: pd.DataFrame, out: Path, origin: str, *, top: int) ->
     }
 
 
-def describe_cycle(row: Mapping[Hashable, Any]) -> Sound:
-    """Row of `rank_labels` -> its sound, spectrogram and what is said of it."""
-    import soundfile
-
-    wave, rate_hz = read_waveform(row["path"], row["start_s"], row["end_s"])
-    wave = resample_waveform(wave, rate_hz, RATE_HZ)
-    content = io.BytesIO()
-    soundfile.write(content, wave / max(float(np.abs(wave).max()), 1e-6) * 0.9, RATE_HZ, format="WAV", subtype="PCM_16")
-    where = f"{row['recording']}, {row['start_s']:.2f}-{row['end_s']:.2f} s"
-    return Sound(
-        f"{row['rank']}. {where}: labelled {row['label']}, answers say {row['suggested']} (quality of the label "
-        f"{row['quality']:.3f})",
-        f"Spectrogram of {where}, 0 to 2 kHz",
-        content.getvalue(),
-        draw_spectrogram(wave),
-    )
-
-
-def draw_spectrogram(wave: NDArray[np.float32]) -> bytes:
-    """Waveform at RATE_HZ -> PNG of its spectrogram from 0 to 2 kHz, 60 dB from the loudest down."""
-    from matplotlib.image import imsave
-    from scipy.signal import spectrogram
-
-    window = min(256, len(wave))
-    _, _, power = spectrogram(wave, RATE_HZ, nperseg=window, noverlap=window * 3 // 4)
-    level_db = 10 * np.log10(power[: max(1, len(power) // 2)] + 1e-12)
-    content = io.BytesIO()
-    imsave(content, level_db[::-1], cmap="magma", vmin=level_db.max() - 60, vmax=level_db.max(), format="png")
-    return content.getvalue()
+def show_labels(rows: Sequence[Mapping[Hashable, Any]]) -> Gallery:
+    """First rows of `rank_labels` -> a table of what is said of them, with picture and sound of each."""
+    clips = [make_clip(Path(row["path"]), row["start_s"], row["end_s"]) for row in rows]
+    cells = [
+        [
+            f"{row['rank']}. {row['recording']}, cycle {row['cycle']}",
+            f"{row['start_s']:.2f} to {row['end_s']:.2f}",
+            *(str(row[name]) for name in ("patient", "label", "suggested")),
+            f"{row['quality']:.2g}",
+        ]
+        for row in rows
+    ]
+    title = f"The {len(rows)} most suspicious labels" if len(rows) > 1 else "The most suspicious label"
+    columns = ["Cycle", "Seconds", "Patient", "Labelled", "Answers say", "Quality of the label, 0 to 1"]
+    return Gallery(Table(title, columns, cells, note=sound_note(clips)), clips)

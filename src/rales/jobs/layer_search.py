@@ -45,6 +45,7 @@ from rales.jobs.linear_probe import (
 )
 from rales.labels import ICBHI, LabelSet
 from rales.models import ViT
+from rales.models.classifier import find_layer_widths
 from rales.models.cpu_inference import prepack_for_cpu
 from rales.models.layer_fusion import LayerFusion
 from rales.models.m2d_checkpoints import check_finite, fingerprint_encoder
@@ -73,7 +74,8 @@ class Plan:
     label: NDArray[np.int64]
     fold_of: NDArray[np.int64]
     recipe: Recipe
-    encoder: ViT
+    encoder: nn.Module
+    """Gives every layer's (B, T, D)."""
     norm_layers: bool
     chosen: list[Subset]
     label_set: LabelSet
@@ -82,6 +84,11 @@ class Plan:
     """What the pooled layers depend on."""
     settings: dict[str, Any]
     """What all results depend on."""
+
+    @property
+    def widths(self) -> list[int]:
+        """D of every layer."""
+        return find_layer_widths(self.encoder)
 
     @property
     def measure(self) -> Measure:
@@ -93,6 +100,7 @@ def search(
     weights: str,
     out: Path,
     *,
+    encoder: str = "",
     size: str = "base",
     frontend: str = "",
     part: Part = "train",
@@ -111,6 +119,7 @@ def search(
 
     The cycles are heard as the checkpoint's run heard them, if it is one of ours; by the ICBHI log-mel with anybody
     else's checkpoint; by that of its size at a random start (tiny: m2d_clip). A `frontend` that is named wins.
+    An `encoder` that is named (timm/NAME, hf/NAME_OR_FOLDER) is searched instead, as encoder_fusion hears it.
     `norm_layers` puts a LayerNorm on every layer before it is pooled, so that none counts for its scale.
 
     Writes subsets.csv, best_by_size.csv, leave_one_out.csv, cka.csv, layers.json (settings, learned weights, notes) and
@@ -123,10 +132,10 @@ def search(
     check_packages()
     check_exclusive(label_set)
     check_strength(c)
-    heard = build_searched_encoder(weights, size, frontend, seed)
+    heard = build_searched_encoder(weights, size, frontend, seed, encoder)
     plan = plan_search(
         cycles.reset_index(drop=True),
-        weights or f"random start, {size}",
+        encoder or weights or f"random start, {size}",
         *heard,
         part=part,
         folds=folds,
@@ -139,7 +148,7 @@ def search(
     with lock_folder(out):
         begin(out, plan.settings, command)
         pooled = load_or_pool_layers(plan, out, cache_folder=cache_folder, progress=progress)
-        plain = weighted(pooled, np.ones(plan.encoder.depth))
+        plain = weighted(pooled, np.ones(len(plan.widths)))
         counts, aurocs = count_or_go_on(plan, plain, out, progress=progress)
 
         shared: dict[str, Any] = {"c": c, "classes": len(label_set), "progress": progress}
@@ -153,7 +162,7 @@ def plan_search(
     cycles: pd.DataFrame,
     weights: str,
     recipe: Recipe,
-    encoder: ViT,
+    encoder: nn.Module,
     *,
     part: Part,
     folds: int | None,
@@ -166,11 +175,13 @@ def plan_search(
     """What `search` was asked for, the checkpoint in words, the recipe by which it hears and its encoder -> a plan."""
     used = rows_of(cycles, part)
     fold_of = np.array(splits.assign_folds(used, folds, seed), np.int64)
-    check_sizes(sizes, encoder.depth)
+    depth = len(find_layer_widths(encoder))
+    check_sizes(sizes, depth)
+    settings = recipe.settings
     source = {
         "weights": weights,
         "weights_digest": fingerprint_encoder(encoder),
-        "frontend": recipe.settings.frontend,
+        "frontend": settings.frontend if hasattr(settings, "frontend") else asdict(settings.features),
         "audio": asdict(recipe.audio),
         **({"norm_layers": True} if norm_layers else {}),
         "data": {**data_facts(used, label_set), "part": part, "whole_database": predictions.is_whole_database(cycles)},
@@ -184,7 +195,7 @@ def plan_search(
         recipe=recipe,
         encoder=encoder,
         norm_layers=norm_layers,
-        chosen=subsets(encoder.depth, sizes),
+        chosen=subsets(depth, sizes),
         label_set=label_set,
         c=c,
         source=source,
@@ -194,7 +205,7 @@ def plan_search(
 
 def load_or_pool_layers(plan: Plan, out: Path, *, cache_folder: Path | None, progress: bool) -> dict[str, Pooled]:
     """-> `features` of the rows that take part, kept in features.safetensors."""
-    shape = (len(plan.used), plan.encoder.depth, plan.encoder.dim)
+    shape = (len(plan.used), len(plan.widths), max(plan.widths))
     pooled = kept(out / "features.safetensors", plan.source, dict.fromkeys(POOLS, shape))
     if pooled is None:
         waveforms = load_dataset(plan.cycles, plan.recipe, progress=progress, folder=cache_folder).inputs
@@ -228,14 +239,21 @@ def count_or_go_on(plan: Plan, plain: Pooled, out: Path, *, progress: bool) -> t
     return counts, np.where(aurocs == UNKNOWN, np.nan, aurocs)
 
 
-def build_searched_encoder(weights: str, size: str, frontend: str, seed: int) -> tuple[Recipe, ViT]:
-    """Checkpoint, or the size of a random start -> the recipe by which its cycles are heard, and the encoder."""
-    start = {"weights": weights} if weights else {"size": size}
-    recipe = make_recipe("m2d_fusion", [f"seed={seed}"], variant="vanilla", frontend=frontend or None, **start)
+def build_searched_encoder(
+    weights: str, size: str, frontend: str, seed: int, encoder: str = ""
+) -> tuple[Recipe, nn.Module]:
+    """Checkpoint, the size of a random start, or a named encoder -> the recipe by which its cycles are heard, and the
+    encoder."""
+    if encoder and (weights or frontend):
+        what = f"--weights {weights}" if weights else f"--frontend {frontend}"
+        raise UsageError(f"--encoder {encoder}: brings its own weights and features; leave {what} out")
+    if encoder:
+        recipe = make_recipe("encoder_fusion", [f"seed={seed}"], encoder=encoder, freeze="none")
+    else:
+        start = {"weights": weights} if weights else {"size": size}
+        recipe = make_recipe("m2d_fusion", [f"seed={seed}"], variant="vanilla", frontend=frontend or None, **start)
     torch.manual_seed(seed)
-    encoder = recipe.build_model(recipe.settings).get_submodule("encoder")
-    assert isinstance(encoder, ViT)
-    return recipe, encoder
+    return recipe, recipe.build_model(recipe.settings).get_submodule("encoder")
 
 
 def check_sizes(sizes: Sequence[int] | None, depth: int) -> None:
@@ -369,7 +387,7 @@ def kept(path: Path, key: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...
 
 @torch.inference_mode()
 def features(
-    encoder: ViT,
+    encoder: nn.Module,
     frontend: nn.Module,
     waves: NDArray[np.float32],
     rows: Sequence[int] | Whole | None = None,
@@ -380,7 +398,7 @@ def features(
     progress: bool = False,
 ) -> dict[str, Pooled]:
     """Encoder, front-end, (N, samples) waves and the rows asked for -> `mean`, `max`, `min` over patches of every
-    layer, each (n, L, D).
+    layer, each (n, L, D); of a layer that is narrower than others the rest is 0.
 
     The minimum is there for negative layer weights (see `weighted`). `precision` as in the config: float32, bf16, or
     auto for bf16 where that is faster; both fit into the folder of one search. `norm_layers` as in the model: a
@@ -389,15 +407,16 @@ def features(
     rows = np.arange(len(waves)) if rows is None else np.asarray(rows)
     device = next(encoder.parameters()).device
     packed = prepack_for_cpu(encoder, precision)
-    fusion = LayerFusion(range(1, encoder.depth + 1), learned=False, norm=norm_layers)
-    found = {pool: np.empty((len(rows), encoder.depth, encoder.dim), np.float32) for pool in POOLS}
+    widths = find_layer_widths(encoder)
+    fusion = LayerFusion(range(1, len(widths) + 1), learned=False, norm=norm_layers)
+    found = {pool: np.zeros((len(rows), len(widths), max(widths)), np.float32) for pool in POOLS}
     starts = range(0, len(rows), batch)
     for start in progress_bar(starts, shown=progress, desc="encode", unit="batch"):
         some = slice(start, start + batch)
         layers = packed(frontend(torch.from_numpy(waves[rows[some]]).to(device)))
         for i, z in enumerate(fusion.choose(layers)):
             for pool, value in zip(POOLS, (z.mean(dim=1), z.amax(dim=1), z.amin(dim=1)), strict=True):
-                found[pool][some, i] = value.float().cpu().numpy()
+                found[pool][some, i, : widths[i]] = value.float().cpu().numpy()
     return found
 
 

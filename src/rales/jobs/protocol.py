@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from rales.data import splits
-from rales.errors import UsageError
+from rales.errors import SettingError, UsageError
 from rales.evaluation.predictions import is_whole_database
 from rales.jobs.baselines import BASELINES, answer_test_cycles, load_statistics
 from rales.jobs.reproduce import fitting
@@ -141,9 +141,9 @@ def plan_runs(
     system has.
     """
     for word in fixed:
-        name = word.partition("=")[0]
+        name, _, value = word.partition("=")
         if name.startswith(OWN_GROUP) or name in OWN:
-            raise UsageError(f"--set {word}: the study sets this itself (splits, --draws, --seeds); leave it out")
+            raise SettingError(name, "the study sets this itself (splits, --draws, --seeds); leave it out", value)
         if not any(fitting([word], recipe) for recipe in recipes):
             make_recipe(recipes[0], [word])  # says what it is not, and the nearest
 

@@ -23,7 +23,7 @@ PAPER = {
     "table2": {"variant": list(VARIANTS)},
     "figure3": {"variant": ["all_learned"]},
 }
-OURS = ("m2d_fusion", "m2d_ntt", "mn04_fusion")  # of them the paper knows the first
+OURS = ("m2d_fusion", "m2d_ntt", "mn04_fusion", "encoder_fusion")  # of them the paper knows the first
 LATER = ("ast_sg_scl", "beats_pafa")  # of papers after this one
 EARLIER = [name for name in RECIPES.built_in if name not in (*OURS, *LATER)]  # with their variants beside Table 2
 BOTH_RATIOS = ("mr6", "mr7")  # what Table 1 compares

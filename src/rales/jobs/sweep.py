@@ -18,10 +18,10 @@ from typing import Any
 
 import pandas as pd
 
-from rales import parallel
+from rales import parallel, slurm
 from rales.data import make_portable, read_cycles, splits
 from rales.data.splits import digest_cycles
-from rales.errors import UsageError
+from rales.errors import SettingError, UsageError
 from rales.files.atomic import lock_folder
 from rales.files.json_files import to_jsonable
 from rales.files.writers import write_json
@@ -31,6 +31,7 @@ from rales.recipes.registry import make_recipe
 from rales.registry import RECIPES
 from rales.settings import RunSettings, format_value, get_values, parse_words, to_dict
 from rales.training import finetune, run_folder
+from rales.training.callbacks import make_callbacks
 from rales.training.run_records import check_record
 
 AfterEpoch = Callable[[list[dict[str, Any]]], None]  # lines of metrics.jsonl of one epoch
@@ -87,7 +88,7 @@ def trials(recipe: str, grid: Mapping[str, Sequence[str]], seeds: int, fixed: Se
     if seeds < 1:
         raise UsageError(f"--seeds {seeds}: expected 1 or more")
     if "seed" in (known := parse_words(fixed)):
-        raise UsageError(f"--set seed={known['seed']}: the seeds of a sweep are 0, 1, …, so many as --seeds says")
+        raise SettingError("seed", "the seeds of a sweep are 0, 1, …, so many as --seeds says", known["seed"])
     found = []
     word = RECIPES.make_portable(recipe)
     for chosen in combinations(recipe, grid, fixed):
@@ -152,6 +153,8 @@ def run(
     engine: str = "local",
     processes: int | None = None,
     address: str | None = None,
+    sbatch: Sequence[str] = (),
+    log: Sequence[str] = (),
     skip_damaged: bool = False,
     command: str = "",
     progress: bool = False,
@@ -160,7 +163,8 @@ def run(
 
     Finished trials are skipped, unfinished ones go on, failed ones are tried again. A trial that raises or whose
     process is killed does not stop the others. `engine` is "local" (`processes` at a time, one thread each) or "ray"
-    (the cluster at `address`, or one started here; data and out must be on a file system that all its nodes share).
+    (the cluster at `address`, or one started here) or "slurm" (jobs with the `sbatch` options); data and out must be on
+    a file system that all nodes share. `log` names trackers (rales.training.trackers) that every run is logged to.
     Errors: another sweep is at work in the folder.
     """
     if engine not in ENGINES:
@@ -180,7 +184,8 @@ def run(
         for name in outcomes:
             run_folder.clear_leftovers(out / name)
         # closed also after Ctrl-C, when the trials would go on to their end
-        with closing(ENGINES[engine](waiting, (data, out, skip_damaged, command), processes, address)) as jobs:
+        job = (data, out, skip_damaged, command, tuple(log))
+        with closing(ENGINES[engine](waiting, job, processes, address, sbatch)) as jobs:
             bar = progress_bar(jobs, shown=progress, log_every_s=0, total=len(waiting), desc="sweep", unit="run")
             for outcome in bar:
                 outcomes[outcome.name] = outcome
@@ -225,7 +230,13 @@ class Pruned(Exception):
 
 
 def run_trial(
-    trial: Trial, data: Path, out: Path, skip_damaged: bool, command: str, after_epoch: AfterEpoch | None = None
+    trial: Trial,
+    data: Path,
+    out: Path,
+    skip_damaged: bool,
+    command: str,
+    log: Sequence[str] = (),
+    after_epoch: AfterEpoch | None = None,
 ) -> Outcome:
     """One trial in this process, on one thread -> its outcome; nothing is raised. `after_epoch` may raise Pruned; of
     systems that train in stages it is not asked."""
@@ -238,7 +249,8 @@ def run_trial(
         needs_split = splits.needs_list(recipe.settings.split.name)
         label_set = recipe.settings.label_set
         cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split, label_set=label_set)
-        watched = {"after_epoch": after_epoch} if after_epoch and recipe.run is finetune.run else {}
+        watched: dict[str, Any] = {"callbacks": make_callbacks(log)} if log else {}
+        watched |= {"after_epoch": after_epoch} if after_epoch and recipe.run is finetune.run else {}
         recipe.run(recipe, cycles, out / trial.name, command=command, **watched)
     except Pruned as stopped:
         return Outcome(trial.name, "pruned", time.perf_counter() - started, str(stopped))
@@ -248,11 +260,14 @@ def run_trial(
 
 
 def on_this_machine(
-    waiting: Sequence[Trial], job: tuple[Any, ...], processes: int | None, address: str | None
+    waiting: Sequence[Trial],
+    job: tuple[Any, ...],
+    processes: int | None,
+    address: str | None = None,
+    sbatch: Sequence[str] = (),
 ) -> Generator[Outcome]:
     """Trials on this machine, each in a process of its own: one that is killed takes no other with it."""
-    if address:
-        raise UsageError("--address is the cluster of --engine ray")
+    refuse_options({"--address": address, "--sbatch": sbatch})
     gpus = [{"CUDA_VISIBLE_DEVICES": name} for name in visible_gpus()]  # trials take turns on them
     begun = dict[str, float]()
     found = parallel.run_in_processes(
@@ -281,15 +296,35 @@ def at_once(processes: int | None) -> int:
     return processes or torch.cuda.device_count() or os.cpu_count() or 1
 
 
+def refuse_options(given: Mapping[str, Any]) -> None:
+    """Options of another engine, and what they say. Errors: UsageError if one says something."""
+    engines = {"--address": "ray", "--sbatch": "slurm"}
+    if wrong := [name for name, value in given.items() if value]:
+        raise UsageError(f"{wrong[0]}: is of --engine {engines[wrong[0]]}; add that, or leave it out")
+
+
 def on_ray(
-    waiting: Sequence[Trial], job: tuple[Any, ...], processes: int | None, address: str | None
+    waiting: Sequence[Trial], job: tuple[Any, ...], processes: int | None, address: str | None, sbatch: Sequence[str]
 ) -> Generator[Outcome]:
     """Trials as Ray tasks, one processor (and one GPU where the cluster has some) each."""
+    refuse_options({"--sbatch": sbatch})
     if waiting:
         begun = dict[str, float]()
         planned = time_starts(waiting, begun)
         found = parallel.run_on_ray(run_trial, planned, job, processes=processes, address=address)
         yield from outcomes(found, begun, "Ray: ")
+
+
+def on_slurm(
+    waiting: Sequence[Trial], job: tuple[Any, ...], processes: int | None, address: str | None, sbatch: Sequence[str]
+) -> Generator[Outcome]:
+    """Trials as jobs of Slurm; their logs are in OUT/slurm."""
+    refuse_options({"--address": address})
+    if waiting:
+        begun, (_, out, *_) = dict[str, float](), job
+        planned = time_starts(waiting, begun)
+        found = slurm.run_on_slurm(run_trial, planned, job, folder=out / "slurm", options=sbatch, processes=processes)
+        yield from outcomes(found, begun, "Slurm: ")
 
 
 def time_starts(waiting: Iterable[Trial], begun: dict[str, float]) -> Iterator[Trial]:
@@ -310,4 +345,4 @@ def outcomes(found: Generator[tuple[Trial, Any]], begun: Mapping[str, float], pr
             yield result
 
 
-ENGINES = {"local": on_this_machine, "ray": on_ray}
+ENGINES = {"local": on_this_machine, "ray": on_ray, "slurm": on_slurm}

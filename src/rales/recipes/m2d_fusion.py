@@ -42,6 +42,7 @@ import torch
 from torch import Tensor, nn
 
 from rales.audio import IcbhiLogMel, M2DLogMel
+from rales.audio.logmel import StandardiseClip
 from rales.audio.spec_augment import mask_features, shift_frames, simulate_other_device, time_warp
 from rales.errors import UsageError
 from rales.models.classifier import FusionClassifier
@@ -477,16 +478,6 @@ class Standardise(nn.Module):
 
     def forward(self, logmel: Tensor) -> Tensor:
         return (logmel - self.mean) / self.std
-
-
-class StandardiseClip(nn.Module):
-    """(B, 1, F, T) -> the same with mean 0 and standard deviation 1 in each clip; a constant clip becomes 0."""
-
-    def forward(self, logmel: Tensor) -> Tensor:
-        # Less the lowest value first: the rounded mean of silence would be far from it, next to a deviation of 0
-        above = logmel - logmel.amin(dim=(1, 2, 3), keepdim=True).detach()
-        centred = above - above.mean(dim=(1, 2, 3), keepdim=True)
-        return centred / centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(1e-3)
 
 
 def find_own_encoder(settings: Settings) -> Callable[[Settings], nn.Module]:

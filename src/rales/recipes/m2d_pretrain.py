@@ -78,12 +78,11 @@ def run(
     *,
     noise: Corpus | None = None,
     probe: Probe | None = None,
-    command: str = "",
-    progress: bool = False,
+    **options: Any,
 ) -> dict[str, Any]:
     """`pretrain.run` with this system's networks, once the settings are known to fit together."""
     check(config, noise)
-    return pretrain.run(config, data, out, build=build, noise=noise, probe=probe, command=command, progress=progress)
+    return pretrain.run(config, data, out, build=build, noise=noise, probe=probe, **options)
 
 
 def what_is_taken(config: PretrainConfig) -> list[str]:

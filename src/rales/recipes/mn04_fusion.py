@@ -19,7 +19,6 @@ Deviations from the pre-training: cycles are repeated to 8 s, its clips were 10 
 random.
 """
 
-import json
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -28,12 +27,10 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rales.audio.efficientat_logmel import FAST, FLOOR, RATE_HZ, SCALE, SHIFT, EfficientATLogMel, TwoSpeeds, Views
 from rales.audio.spec_augment import keep_features, mask_features
-from rales.data.dataset import make_preparation
 from rales.data.waveform_cache import Preparation
 from rales.errors import UsageError
 from rales.models.classifier import FusionClassifier
@@ -46,13 +43,12 @@ from rales.settings import (
     PaddedWaveform,
     SpecAugment,
     Training,
-    from_dict,
     set_defaults,
-    to_dict,
 )
 from rales.training import finetune
 from rales.training.loss_terms import TermSettings, add_loss_term
 from rales.training.losses import weighted_loss
+from rales.training.pooled_features import can_pool_once, prepare_pooled
 from rales.training.recipe import Recipe
 
 ALL = len(BLOCKS) + 1
@@ -150,7 +146,7 @@ def recipe(settings: Settings) -> Recipe:
     made = Recipe(
         name="mn04_fusion",
         settings=settings,
-        prepare=prepare_pooled if once else None,
+        prepare=prepare if once else None,
         build_frontend=(lambda _: nn.Identity()) if once else build_frontend,
         build_model=build_model,
         augment=keep_features if once else augment,
@@ -163,44 +159,13 @@ def recipe(settings: Settings) -> Recipe:
     return add_loss_term(made)
 
 
-def can_pool_once(settings: Settings) -> bool:
-    """Whether the encoder is that of a file and stays so, and nothing is drawn in front of it."""
-    masks = settings.augment.frequency_masks, settings.augment.time_masks
-    is_fixed = settings.freeze == "encoder" and bool(settings.weights) and not settings.from_model
-    return is_fixed and masks == (0, 0)
-
-
-def prepare_pooled(settings: Settings) -> Preparation:
-    """Settings -> preparation of what `FusionClassifier.pool` says of a cycle, (3, sum of D)."""
+def prepare(settings: Settings) -> Preparation:
+    """Settings -> preparation of the pooled layers of a cycle."""
     plain = Model(learned=False)  # what is no matter of the encoder is the same for all
     model = replace(settings.model, learned=plain.learned, head_start=plain.head_start)
     asked = replace(Settings(), audio=settings.audio, model=model, views=settings.views, band=settings.band)
     asked = replace(asked, weights=settings.weights, weights_digest=settings.weights_digest)
-    with torch.device("meta"):
-        width = sum(build_model(replace(asked, weights="")).widths)
-    how = {"settings": json.dumps(to_dict(asked)), "made_by": f"{POOLED_FORMAT}, torch {torch.__version__}"}
-    return Preparation(pool_cycle, how, (3, width))
-
-
-def pool_cycle(path: str | Path, start_s: float, end_s: float, *, settings: str, made_by: str) -> NDArray[np.float32]:
-    """One cycle -> (3, sum of D) of the encoder that the settings (JSON) describe; `made_by` tells caches apart."""
-    prepare, frontend, model = build_pooling(settings)
-    with torch.inference_mode():
-        pooled: NDArray[np.float32] = model.pool(frontend(torch.from_numpy(prepare(path, start_s, end_s))[None]))[
-            0
-        ].numpy()
-    return pooled
-
-
-@cache
-def build_pooling(words: str) -> tuple[Preparation, nn.Module, FusionClassifier]:
-    """Settings (JSON) -> preparation of the waveform, front-end, network; built once for all cycles."""
-    settings = from_dict(Settings, json.loads(words), "the settings of a cache")
-    return (
-        make_preparation(recipe(settings)),
-        build_frontend(settings).eval(),
-        build_model(settings).eval(),
-    )
+    return prepare_pooled("mn04_fusion", asked, str(POOLED_FORMAT))
 
 
 @cache

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rales.errors import UsageError
+from rales.errors import SettingError, UsageError
 from rales.models.hub import sha256_of
 from rales.registry import METRICS, RECIPES
 from rales.settings import (
@@ -26,6 +26,7 @@ from rales.settings import (
     set_fields,
 )
 from rales.training import finetune
+from rales.training.distillation import add_teachers, digest_teachers
 from rales.training.recipe import Recipe
 from rales.training.run_records import check_record
 from rales.training.trained_model import find_trained_model, read_trained_model
@@ -64,8 +65,8 @@ def make_recipe(word: str | None, words: Iterable[str] | Mapping[str, Any] = (),
     """
     values = {name: value for name, value in chosen.items() if value is not None}
     values |= words if isinstance(words, Mapping) else parse_words(words)
-    if filled_in := [name for name in values if name.endswith("_digest")]:
-        raise UsageError(f"--set {filled_in[0]}: is filled in from the file that the other setting names; leave it out")
+    if filled_in := [name for name in values if name.endswith(("_digest", ".digest"))]:
+        raise SettingError(filled_in[0], "is filled in from the file that the other setting names; leave it out")
     check_freeze(str(values.get("freeze", "none")))
     if values.get("from_model"):
         return make_finetuning(word, values)
@@ -82,14 +83,14 @@ def make_recipe(word: str | None, words: Iterable[str] | Mapping[str, Any] = (),
     base = name_by_digest(asked.with_presets(frozenset(plain)))
     settings = set_fields(base, {name: value for name, value in values.items() if "." in name}, f" of {word}")
     check_together(settings)
-    settings = name_metrics(settings)
+    settings = name_teachers(name_metrics(settings))
 
     idle = [
         f"{name}={value} changes nothing here: it is {getattr(base, name) or 'that of the weights'}"
         for name, value in plain.items()
         if getattr(asked, name) != getattr(base, name)
     ]
-    overrides = find_differences(base, settings)
+    overrides = list_overrides(base, settings)
     made = make(base)
     if not isinstance(made, Recipe):
         raise UsageError(f"recipe {word!r}: its function gave a {type(made).__name__}, expected a Recipe")
@@ -103,11 +104,12 @@ def make_recipe(word: str | None, words: Iterable[str] | Mapping[str, Any] = (),
             "which would not learn either; leave one of the two out"
         )
     notes = (*describe_start(made, overrides), *idle)
-    return replace(make(settings), overrides=overrides, source=RECIPES.describe_source(word), notes=notes)
+    made = replace(make(settings), overrides=overrides, source=RECIPES.describe_source(word), notes=notes)
+    return add_teachers(made, rebuild_recipe)
 
 
 FINE_TUNING_EPOCHS = 30
-CHOSEN_AGAIN = ("train.", "split.", "augment.", "seed", "freeze", "classes", "independent", "from_model")
+CHOSEN_AGAIN = ("train.", "distil.", "split.", "augment.", "seed", "freeze", "classes", "independent", "from_model")
 """Settings, or beginnings of their names, that a run which goes on from a trained model may have otherwise."""
 
 
@@ -150,19 +152,20 @@ def make_finetuning(word: str | None, values: Mapping[str, Any]) -> Recipe:
         if not field.startswith(CHOSEN_AGAIN):
             own = format_value(get_values(start)[field]) or "none"
             raise UsageError(f"{field}={format_value(value)}: --from {name} keeps its {field}, {own}; leave it out")
-    settings = name_metrics(settings)
+    settings = name_teachers(name_metrics(settings))
     check_together(settings)
     if theirs.fit is not None and not finetune.keeps_head(record, settings):
         raise UsageError(
             f"--classes {','.join(settings.classes)}: {theirs.name} has more that is fitted to its classes "
             f"({', '.join(record['classes'])}) than a classification layer; leave them out"
         )
-    return replace(
+    made = replace(
         make(settings),
-        overrides=find_differences(start, settings),
+        overrides=list_overrides(start, settings),
         source=source,
         notes=describe_finetuning(name, record, settings),
     )
+    return add_teachers(made, rebuild_recipe)
 
 
 def finetuning_defaults(settings: RunSettings) -> Training:
@@ -243,6 +246,19 @@ def name_metrics(settings: RunSettings) -> RunSettings:
     for word in settings.train.metrics:
         METRICS.find(word)
     return replace_field(settings, "train.metrics", tuple(map(METRICS.make_portable, settings.train.metrics)))
+
+
+def list_overrides(before: RunSettings, after: RunSettings) -> dict[str, Any]:
+    """Settings as they were brought, and those of a run -> dotted name -> value of what differs, but for what is filled
+    in."""
+    return {name: value for name, value in find_differences(before, after).items() if not name.endswith(".digest")}
+
+
+def name_teachers(settings: RunSettings) -> RunSettings:
+    """Settings -> the same, which name the content of the models that the run learns from. Errors: one that is not
+    there, or is no trained model."""
+    teachers = settings.distil.teachers if hasattr(settings, "distil") else ()
+    return replace_field(settings, "distil.digest", digest_teachers(teachers)) if teachers else settings
 
 
 def describe_start(recipe: Recipe, overrides: Mapping[str, Any]) -> tuple[str, ...]:

@@ -96,16 +96,7 @@ class Items(NamedTuple):
     code: bool = False
 
 
-class Sound(NamedTuple):
-    """A recording to listen to, with its spectrogram and what there is to say of it."""
-
-    caption: str
-    alt: str
-    wav: bytes
-    png: bytes
-
-
-Block = Table | Picture | Text | Heading | Items | Sound | Glance | Gallery
+Block = Table | Picture | Text | Heading | Items | Glance | Gallery
 
 
 class Section(NamedTuple):
@@ -167,8 +158,6 @@ def markdown_block(block: Block) -> str:
             )
         case Gallery(table):
             return markdown_table(table)
-        case Sound(caption):
-            return f"- {escape_markdown(caption)}"
         case Items(items, code):
             return "\n".join(
                 f"- {escape_markdown(label)}: {f'`{text}`' if code else escape_markdown(text)}" for label, text in items

@@ -52,15 +52,14 @@ def worst_cycles(system: System, recordings: Mapping[str, Path] | None = None) -
         ["Cycle", "Seconds", "Patient", "True", "Said", "Probability of the truth"],
         rows,
         note=f"{len(found)} test cycles have another label than the true one; these have the lowest probability of it, "
-        "in percent, mean over seeds. Some may be mistakes of the annotation. " + sound_note(clips, recordings),
+        "in percent, mean over seeds. Some may be mistakes of the annotation. "
+        + ("`rales report --data DATA` adds how they look and sound." if recordings is None else sound_note(clips)),
     )
     return Gallery(table, clips)
 
 
-def sound_note(clips: list[Clip | None], recordings: Mapping[str, Path] | None) -> str:
+def sound_note(clips: list[Clip | None]) -> str:
     """-> what the pictures and sounds are, and why some are missing."""
-    if recordings is None:
-        return "`rales report --data DATA` adds how they look and sound."
     missing = clips.count(None)
     lost = f" The sound of {missing} of them is not in the data given." if missing else ""
     return (

@@ -4,7 +4,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +34,7 @@ from rales.models.m2d_checkpoints import check_complete
 from rales.settings import RunSettings, to_dict
 from rales.training import epoch_logits, lifecycle, run_folder
 from rales.training.calibration_record import fit_calibration_record
+from rales.training.callbacks import Callback
 from rales.training.distributed import DistributedContext
 from rales.training.losses import class_weights, positive_weights, weighted_cross_entropy, weighted_loss
 from rales.training.optim import (
@@ -84,6 +85,7 @@ def run(
     progress: bool = False,
     cache_folder: Path | None = None,
     after_epoch: Callable[[list[dict[str, Any]]], None] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Train on the train cycles and write the run folder.
 
@@ -100,6 +102,7 @@ def run(
     cache_folder : where prepared waveforms are kept; None: the user's cache.
     after_epoch : called with an epoch's lines of metrics.jsonl when all of it is written; what it raises stops the run,
         which can go on from there.
+    callbacks : are told of the run, its epochs and its figures, and cannot stop it.
 
     Returns
     -------
@@ -112,7 +115,8 @@ def run(
     check_batches(recipe, context)
     check_options(recipe)
 
-    with lifecycle.open_run(out, run_record(recipe, table, command), context, progress=progress) as opened:
+    record = run_record(recipe, table, command)
+    with lifecycle.open_run(out, record, context, progress=progress, callbacks=callbacks) as opened:
         if opened.finished:
             return stored_figures(out) if context.is_main else {}
         job, state = prepare_training(recipe, table, opened, cache_folder)
@@ -133,7 +137,8 @@ def run(
             if context.is_main:
                 lines[0]["seconds"] = round(time.perf_counter() - started, 3)
                 save_epoch(job, lines, logits, state, epoch)
-                epochs.set_postfix(shown_figures(lines), refresh=False)
+                epochs.set_postfix(shown_figures(lines, train.select), refresh=False)
+                opened.watchers.end_epoch(lines)
                 if after_epoch is not None:
                     after_epoch(lines)
 
@@ -148,6 +153,8 @@ def prepare_training(
 ) -> tuple[Training, dict[str, Any]]:
     """Divided table -> data, networks and optimisers, as new or as after the last whole epoch; the run's state."""
     settings, context = recipe.settings, run.context
+    if recipe.teach is not None:
+        table = recipe.teach(table, context, cache_folder)
     dataset = load_dataset(table, recipe, progress=run.progress, folder=cache_folder)
     check_extras(dataset, recipe.extras)
 
@@ -212,9 +219,11 @@ def stored_figures(out: Path) -> dict[str, Any]:
     return figures
 
 
-def shown_figures(lines: list[dict[str, Any]]) -> dict[str, str]:
-    """Lines of an epoch -> what stands beside its bar: training loss, Score of every part."""
-    scores = {line["split"]: f"{100 * line['score']:.1f}" for line in lines}
+def shown_figures(lines: list[dict[str, Any]], select: str) -> dict[str, str]:
+    """Lines of an epoch, and what chooses the epoch -> what stands beside its bar: training loss and Score of every
+    part; that of the test side only where it chooses, since whoever watches it chooses by it."""
+    parts = [line for line in lines if line["split"] != "test" or select == "test_best"]
+    scores = {line["split"]: f"{100 * line['score']:.1f}" for line in parts}
     return {"loss": f"{lines[0]['loss']:.3f}", **scores}
 
 
@@ -680,6 +689,7 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
     figures["parameters"] = count_parameters(job.model)
     write_json(out / "evaluation.json", figures)
     run_folder.mark_done(out)
+    job.run.watchers.end_run(figures)
     return figures
 
 
@@ -688,6 +698,8 @@ def find_heard(settings: RunSettings, used: pd.DataFrame) -> dict[str, Any]:
     goes on from were trained on or chose their epoch by; with such a model also `test_recordings_heard`, how many of
     the test side are among its own. Neither where a model's record does not tell."""
     own = set(map(splits.digest_name, set(used.loc[used["split"] != "test", "recording"])))
+    for teacher in settings.distil.teachers if hasattr(settings, "distil") else ():  # none has heard a test patient
+        own |= set(read_trained_model(find_trained_model(teacher)).record["split"].get("trained_recordings", ()))
     if settings.from_model:
         start = read_trained_model(find_trained_model(settings.from_model)).record
         before = start.get("split", {}).get("trained_recordings")

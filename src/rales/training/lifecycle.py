@@ -1,7 +1,7 @@
 """The life of a run, once for both loops: claim its folder, go on where it was stopped, guard the losses, save."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from rales.files.atomic import lock_folder
 from rales.models.m2d_checkpoints import check_complete
 from rales.progress import progress_bar
 from rales.training import run_folder
+from rales.training.callbacks import Callback, Watchers
 from rales.training.distributed import DistributedContext, init_distributed
 from rales.training.optim import load_state_tensors, state_tensors
 
@@ -28,7 +29,7 @@ class Run:
     """A run whose folder is claimed. Of several processes all hold it, and only the first (`context.is_main`) writes.
 
     `record` is its config.json; `finished` says that the folder holds the whole run already; `progress` whether this
-    process shows bars.
+    process shows bars, `watchers` who is told of its epochs.
     """
 
     folder: Path
@@ -36,6 +37,7 @@ class Run:
     context: DistributedContext
     finished: bool
     progress: bool
+    watchers: Watchers = field(default_factory=Watchers)
 
     def show_progress(self, items: range | None = None, **options: Any) -> Any:
         """Items or a `total`, and tqdm's other options -> tqdm's bar over them."""
@@ -76,9 +78,15 @@ def join_processes(folder: Path, device: str, precision: str) -> DistributedCont
 
 @contextmanager
 def open_run(
-    folder: Path, record: Mapping[str, Any], context: DistributedContext, *, progress: bool = False
+    folder: Path,
+    record: Mapping[str, Any],
+    context: DistributedContext,
+    *,
+    progress: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> Iterator[Run]:
-    """Claim a run folder for as long as the `with` statement lasts, made or reopened by the first process.
+    """Claim a run folder for as long as the `with` statement lasts, made or reopened by the first process, which tells
+    the callbacks of the run if it has not ended before.
 
     Errors: another process is at work there; the folder holds a run of other settings, or other files.
     """
@@ -86,7 +94,12 @@ def open_run(
     with lock_folder(folder) if context.is_main else nullcontext():
         finished = context.is_main and run_folder.begin_run(folder, full_record)
         finished = any(context.gather(finished))  # and nobody reads the folder before the first process has made it
-        yield Run(folder, full_record, context, finished, progress and context.is_main)
+        watchers = Watchers(callbacks if context.is_main and not finished else ())
+        watchers.start_run(folder, full_record)
+        try:
+            yield Run(folder, full_record, context, finished, progress and context.is_main, watchers)
+        finally:
+            watchers.end_run({}, finished=False)
 
 
 def load_resume(

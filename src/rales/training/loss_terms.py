@@ -7,6 +7,7 @@ supcon               two views, cycles of one class are alike                   
 device_supcon        two views, cycles of one device are alike (SG-SCL)         AST 61.71
 device_adversarial   a classifier of the device whose gradient is reversed      AST 59.81
 pafa                 cycles of a patient together, patients apart (PAFA)        BEATs 64.84±0.60
+rep_augment          what the head sees is masked, abnormal cycles with noise   AST 61.51
 
 Scores are those printed for ICBHI's official split, the epoch chosen on the test set; each with the class weights and
 the training of its paper, which a recipe here need not have. The projector is for training alone.
@@ -23,21 +24,24 @@ from torch import Tensor, nn
 
 from rales.audio.spec_augment import keep_features
 from rales.errors import UsageError
+from rales.labels import LabelSet
 from rales.models.ast import mix_picture_patches
 from rales.models.heads import build_patch_mix_projector
-from rales.settings import Bounds, Positive, RunSettings, Width, require_classes
+from rales.settings import Bounds, Positive, RunSettings, Share, Width, require_classes
 from rales.training.losses import (
+    augment_representation,
     pafa,
     patch_mix_contrastive,
     published_progress,
     reversal_strength,
     reverse_gradient,
+    soft_divergence,
     sup_con,
     weighted_cross_entropy,
 )
 from rales.training.recipe import LossContext, Recipe
 
-LossName = Literal["cross_entropy", "patch_mix", "supcon", "device_supcon", "device_adversarial", "pafa"]
+LossName = Literal["cross_entropy", "patch_mix", "supcon", "device_supcon", "device_adversarial", "pafa", "rep_augment"]
 GROUPS = {"device_supcon": "device", "device_adversarial": "device", "pafa": "patient"}
 """Column of the cycles that a term compares, where it is not their label."""
 
@@ -61,6 +65,24 @@ class Term:
     reversal: Literal["ramp", "published"] = "ramp"
     """device_adversarial: strength of the reversed gradient, from 0 to 1 over the training (Ganin et al. 2016), or as
     the published code computes it, 1 from the first step on."""
+    mask_share: Share = 0.1
+    """rep_augment: share of the features that become the mean of their clip's."""
+    noise: float = 0.2
+    """rep_augment: deviation of the noise on the features of abnormal cycles."""
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Trained models that a run learns from beside the labels."""
+
+    teachers: tuple[str, ...] = ()
+    """Names, run folders or checkpoints, whose probabilities are averaged; empty = none."""
+    digest: str = ""
+    """SHA-256 of their checkpoints, filled in."""
+    temperature: Positive = 2.0
+    """What the logits of both sides are divided by."""
+    weight: float = 1.0
+    """What the divergence counts, times the square of the temperature; the cross-entropy counts 1."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +91,10 @@ class TermSettings(RunSettings):
 
     loss: LossName = "cross_entropy"
     """Weighted cross-entropy alone, or with a term: patch_mix, supcon (classes), device_supcon (SG-SCL),
-    device_adversarial, pafa (patients). A term compares the cycles of a batch, so batches stay whole."""
+    device_adversarial, pafa (patients). A term compares the cycles of a batch, so batches stay whole. rep_augment: the
+    cross-entropy of changed features."""
     term: Term = field(default_factory=Term)
+    distil: Distillation = field(default_factory=Distillation)
 
 
 class Network(Protocol):
@@ -84,7 +108,7 @@ class Network(Protocol):
 
 
 def add_loss_term(recipe: Recipe, *, patch: tuple[int, int] = (16, 16)) -> Recipe:
-    """Recipe with the weighted cross-entropy -> the same with the term that its settings name.
+    """Recipe with the weighted cross-entropy -> the same with the term and the teachers that its settings name.
 
     Parameters
     ----------
@@ -94,8 +118,16 @@ def add_loss_term(recipe: Recipe, *, patch: tuple[int, int] = (16, 16)) -> Recip
     Errors: a frozen encoder, which a term cannot change; classes of which a cycle may have several, for supcon.
     """
     settings: TermSettings = recipe.settings
+    if settings.distil.teachers:
+        require_classes(settings, "distil.teachers compares probabilities that add up to 1")
+        plain = add_loss_term(replace(recipe, settings=replace(settings, distil=Distillation())))
+        soft = name_soft_answers(settings.label_set)
+        loss = partial(distilled_loss, plain=plain.loss)
+        return replace(plain, settings=settings, loss=loss, extras=(*plain.extras, *soft))
     if settings.loss == "cross_entropy":
         return recipe
+    if settings.loss == "rep_augment":
+        return replace(recipe, loss=rep_augment_loss)
     if settings.freeze == "encoder":
         raise UsageError(f"loss={settings.loss}: is about the encoder, which freeze=encoder keeps; take freeze=none")
     if settings.loss == "supcon":
@@ -140,6 +172,36 @@ def classify_features(model: nn.Module, features: Tensor, step: LossContext) -> 
     embedded = cast(Network, model).embed(features)
     logits: Tensor = cast(Network, model).head(embedded)
     return weighted_cross_entropy(logits, step.label, step.whole_label, step.weight), logits, embedded
+
+
+def rep_augment_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of changed features of every clip, and its logits."""
+    term, network = step.settings.term, cast(Network, model)
+    changed = augment_representation(
+        network.embed(features), step.label, mask_share=term.mask_share, noise=term.noise, generator=step.generator
+    )
+    logits: Tensor = network.head(changed)
+    return weighted_cross_entropy(logits, step.label, step.whole_label, step.weight), logits
+
+
+def distilled_loss(
+    model: nn.Module,
+    features: Tensor,
+    step: LossContext,
+    *,
+    plain: Callable[[nn.Module, Tensor, LossContext], tuple[Tensor, Tensor]],
+) -> tuple[Tensor, Tensor]:
+    """A loss, and how far the soft answers of the student are from those of its teachers."""
+    loss, logits = plain(model, features, step)
+    distil = step.settings.distil
+    soft = torch.stack([step.extras[name] for name in name_soft_answers(step.settings.label_set)], dim=1)
+    apart = soft_divergence(logits, soft, distil.temperature, len(step.whole_label))
+    return loss + distil.weight * apart, logits
+
+
+def name_soft_answers(label_set: LabelSet) -> tuple[str, ...]:
+    """Classes -> the columns of a cycles table that hold the teachers' probability of each."""
+    return tuple(f"soft_{number}" for number in range(len(label_set)))
 
 
 def patch_mix_loss(

@@ -73,6 +73,28 @@ def soft_binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits.float(), target.float())
 
 
+def soft_divergence(logits: Tensor, soft: Tensor, temperature: float, rows: int) -> Tensor:
+    """(b, classes) logits and teachers' probabilities at the temperature, rows of the whole batch -> scalar: mean over
+    these rows of temperature^2 times KL(teachers || student at the temperature) (Hinton et al. 2015)."""
+    student = (logits.float() / temperature).log_softmax(dim=1)
+    return temperature**2 * F.kl_div(student, soft.float(), reduction="sum") / rows
+
+
+def augment_representation(
+    features: Tensor, label: Tensor, *, mask_share: float, noise: float, generator: torch.Generator
+) -> Tensor:
+    """(b, D) features, labels -> the same as RepAugment changes them: each feature is with probability `mask_share` the
+    mean of its clip's (Rep-Mask), and cycles that are not normal get noise of this deviation (Rep-Gen).
+
+    Source: Kim et al. 2024 (arXiv 2405.02996) as its readers report it and as its authors' later code does Rep-Gen.
+    """
+    masked = (torch.rand(features.shape, generator=generator) < mask_share).to(features.device)
+    changed = torch.where(masked, features.mean(dim=1, keepdim=True), features)
+    abnormal = (label.sum(dim=1) if label.ndim == 2 else label) > 0
+    drawn = torch.randn(features.shape, generator=generator).to(features.device)
+    return changed + noise * drawn * abnormal[:, None]
+
+
 def sup_con(features: Tensor, label: Tensor, temperature: float = 0.06) -> Tensor:
     """(A, D) features of all views, (A,) labels -> scalar: supervised contrastive loss (Khosla et al. 2020).
 

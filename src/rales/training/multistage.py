@@ -1,6 +1,6 @@
 """Training in several stages: each is an ordinary run, the last one in the run folder itself."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from rales.data.dataset import load_dataset
 from rales.files.atomic import lock_folder
 from rales.models.m2d_checkpoints import check_complete
 from rales.training import finetune, lifecycle, run_folder
+from rales.training.callbacks import Callback
 from rales.training.distributed import init_distributed
 from rales.training.recipe import Recipe
 
@@ -76,12 +77,13 @@ def assemble_model(
     command: str = "",
     progress: bool = False,
     cache_folder: Path | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Write the run folder of a model that is put together from finished stages.
 
     Parameters
     ----------
-    recipe, cycles, out, command, progress, cache_folder : as in `finetune.run`.
+    recipe, cycles, out, command, progress, cache_folder, callbacks : as in `finetune.run`.
     sources : beginning of the names here -> checkpoint, and beginning of the same names there. The front-end's
         statistics are those of the first one.
     epochs : the epoch that the folder names as that of its weights.
@@ -94,7 +96,7 @@ def assemble_model(
     table = splits.divide_cycles(cycles, settings)
     context = init_distributed(settings.train.device, "float32")
     record = finetune.run_record(recipe, table, command)
-    with lifecycle.open_run(out, record, context, progress=progress) as opened:
+    with lifecycle.open_run(out, record, context, progress=progress, callbacks=callbacks) as opened:
         if opened.finished:
             return finetune.stored_figures(out)
         dataset = load_dataset(table, recipe, progress=progress, folder=cache_folder)

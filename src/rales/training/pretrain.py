@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ from rales.models.cpu_inference import prepack_for_cpu
 from rales.models.m2d_checkpoints import write_reference_file
 from rales.settings import DAMAGED, AnyNumber
 from rales.training import lifecycle, run_folder
+from rales.training.callbacks import Callback
 from rales.training.optim import ema_decay, largest_weight, make_adamw, set_lr, warmup_cosine_lr
 from rales.training.pretrain_settings import PretrainConfig
 from rales.training.run_records import check_fields
@@ -119,6 +120,7 @@ def run(
     probe: Probe | None = None,
     command: str = "",
     progress: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Pre-train on a collection and write the run folder.
 
@@ -135,6 +137,7 @@ def run(
     probe : scores the encoder every few epochs.
     command : the command line, for the record.
     progress : whether to show bars.
+    callbacks : are told of the run, its epochs and what came of it, and cannot stop it.
 
     Returns
     -------
@@ -146,7 +149,8 @@ def run(
     if numbers.batch_size < context.world_size:
         raise UsageError(f"a batch of {numbers.batch_size} for {context.world_size} processes; each needs a crop of it")
 
-    with lifecycle.open_run(out, run_record(config, data, noise, probe, command), context, progress=progress) as opened:
+    record = run_record(config, data, noise, probe, command)
+    with lifecycle.open_run(out, record, context, progress=progress, callbacks=callbacks) as opened:
         if opened.finished:
             return summarise_run(out, opened.record) if context.is_main else {}
         job, state = prepare_pretraining(config, data, opened, build=build, noise=noise)
@@ -166,7 +170,9 @@ def run(
         if context.is_main:
             finish_pretraining(job)
         context.wait_for_all()
-        return summarise_run(out, opened.record) if context.is_main else {}
+        figures = summarise_run(out, opened.record) if context.is_main else {}
+        opened.watchers.end_run(figures)
+        return figures
 
 
 def prepare_pretraining(
@@ -392,6 +398,7 @@ def keep_epoch(job: Pretraining, line: dict[str, Any], state: dict[str, Any], pr
     if numbers.save_every and epoch % numbers.save_every == 0:
         save_checkpoint(job.run.folder / f"checkpoint-{epoch}.safetensors", job.model, job.run.record, epoch)
     save_progress(job, state)
+    job.run.watchers.end_epoch(lines)
 
 
 def save_progress(job: Pretraining, state: dict[str, Any]) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from rales.settings import PaddedWaveform, scales_batches
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from pandas import DataFrame
     from torch import Tensor, nn
@@ -93,6 +95,9 @@ class Recipe:
     """What the front-end makes of a place where no sound is."""
     epoch_parameters: tuple[str, ...] = ()
     """Names of the parameters that move once an epoch, by their mean gradient, and not with every step."""
+    teach: Callable[[DataFrame, Any, Path | None], DataFrame] | None = None
+    """(divided cycles table, `DistributedContext`, cache folder) -> the same with what the loss wants of each train
+    row: the soft answers of trained models."""
     asked: Recipe | None = None
     """In the last of several stages, whose numbers are its own: the recipe that the user asked for."""
     overrides: Mapping[str, Any] = field(default_factory=dict)

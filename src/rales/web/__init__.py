@@ -56,6 +56,10 @@ def serve_page(
         raise UsageError(f"{project}: no such folder; give one that holds recordings")
     if project is not None and folder is not None:
         check_apart(folder, project)
+    if project is not None and folder is None and (project / STORE).is_symlink():
+        raise UsageError(
+            f"{project / STORE}: a link, which may lead anywhere; remove it, or choose a --folder of yours"
+        )
     if token is not None and len(token) < access_token.SHORTEST:
         raise UsageError(f"the token has {len(token)} characters, expected {access_token.SHORTEST} or more")
     settings = Settings(
@@ -146,6 +150,7 @@ def make_server(
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             ended()
+            self.middleware.end_streams()
             asyncio.get_running_loop().call_later(settings.limits.ending_s, places.end)
             await super().shutdown(sockets)
 

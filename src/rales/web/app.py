@@ -21,9 +21,11 @@ from rales.web import (
     routes_example,
     routes_exports,
     routes_learn,
+    routes_live,
     routes_predict,
     routes_projects,
     routes_readers,
+    routes_segments,
     routes_sessions,
 )
 from rales.web.schemas import describe_labels
@@ -78,12 +80,14 @@ def create_app(settings: Settings) -> SecurityMiddleware:
     routes_exports.add_export_routes(app, service)
     routes_readers.add_reader_routes(app, service)
     routes_projects.add_project_routes(app, service)
+    routes_segments.add_segment_routes(app, service)
     routes_events.add_event_routes(app, service)
     routes_learn.add_learn_routes(app, service)
+    routes_live.add_live_routes(app, service)
     add_page(app, service.label_set)
     add_token(app)
     describe_labels(app.openapi(), service.label_set)
-    return SecurityMiddleware(app, settings, nonce)
+    return SecurityMiddleware(app, settings, nonce, service.store.changes.end)
 
 
 def add_page(app: "FastAPI", label_set: LabelSet) -> None:
@@ -191,6 +195,8 @@ def add_storage_errors(app: "FastAPI") -> None:
 
 def accepted_body_type(path: str) -> str:
     """-> the type of a body that a path takes."""
+    if path.endswith("/sound"):
+        return "application/octet-stream"
     return "multipart/form-data" if path == "/predict" or path.endswith("/recordings") else "application/json"
 
 

@@ -16,13 +16,15 @@ class QueueFull(Exception):
 
 
 class JobQueue:
-    """One thread that works off jobs. `score` is what is done with a recording of the background's line."""
+    """One thread that works off jobs. `score` is what is done with a recording of the background's line: the one with
+    the turn `begun` is worked on, and as many go before another one as its turn is later."""
 
     def __init__(self, score: Callable[[str], None], longest: int) -> None:
         self.score, self.longest = score, longest
         self.asked: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self.background: deque[str] = deque()
-        self.current: str | None = None
+        self.turns: dict[str, int] = {}  # recording that waits, or is worked on -> its turn
+        self.added = self.begun = 0  # recordings, since the service started
         self.changed = threading.Condition()
         self.ended = False
         self.thread = threading.Thread(target=self.work, name="rales-model", daemon=True)
@@ -40,19 +42,11 @@ class JobQueue:
     def add(self, recording: str) -> None:
         """A recording to score when nobody waits."""
         with self.changed:
-            if recording not in self.background:
+            if recording not in self.turns:
+                self.added += 1
+                self.turns[recording] = self.added
                 self.background.append(recording)
             self.changed.notify()
-
-    def ahead(self, recording: str) -> int | None:
-        """-> how many jobs go before a recording, 0 while it is worked on; None if it is in no line."""
-        with self.changed:
-            if recording == self.current:
-                return 0
-            if recording not in self.background:
-                return None
-            busy = self.current is not None
-            return self.background.index(recording) + len(self.asked) + busy
 
     def stop(self) -> None:
         """End after the job under way, unless that takes long; what waits is refused."""
@@ -72,8 +66,8 @@ class JobQueue:
                 if self.ended:
                     return
                 future, job = self.asked.popleft() if self.asked else (None, None)
-                self.current = None if job else self.background.popleft()
-                recording = self.current
+                recording = None if job else self.background.popleft()
+                self.begun += recording is not None
             if future is not None and job is not None and future.set_running_or_notify_cancel():
                 try:
                     future.set_result(job())
@@ -84,5 +78,6 @@ class JobQueue:
                     self.score(recording)
                 except Exception:  # a full disk, say: the next one must have its turn
                     log.exception("scoring %s", recording)
-            with self.changed:
-                self.current = None
+            if recording is not None:
+                with self.changed:
+                    del self.turns[recording]

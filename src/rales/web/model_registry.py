@@ -113,7 +113,7 @@ class ModelRegistry:
             raise ValueError(f"the model {name} has been removed; choose another one")
         if source not in self.loaded:  # a name may be given again
             self.loaded[source] = load_with_engine(source, engine_of(source))
-            self.told[name] = model_facts(self.loaded[source].record)
+            self.told[name] = {**model_facts(self.loaded[source].record), "digest": self.loaded[source].digest}
             if name == self.default:
                 self.pooling = self.loaded[source].calibration.get("recordings") or {}
         self.loaded.move_to_end(source)
@@ -180,4 +180,5 @@ def model_facts(record: dict[str, Any]) -> dict[str, Any]:
         "classes": classes,
         "independent": label_set.independent,
         "answers": answers,
+        "digest": "",  # of one that was not loaded yet
     }

@@ -4,15 +4,12 @@ No sound of the folder is copied: what is heard is decoded when somebody, or the
 that are kept. Annotations stand beside, in the folder's `.rales`, and its own files are never changed.
 """
 
-import asyncio
 import hashlib
 import json
 import logging
 import os
 import threading
 import zipfile
-from collections import OrderedDict
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,18 +25,17 @@ from rales.files.csv_cells import one_line
 from rales.inference.prediction_writers import format_csv
 from rales.typing import Row
 from rales.web import cycle_edits, event_marks, readers
+from rales.web.decoded_sounds import remove_sound
 from rales.web.security import ApiError
-from rales.web.store import Store
+from rales.web.store import SOUND
 
 if TYPE_CHECKING:
     from rales.web.service import Service
 
-DECODED = 32  # recordings whose decoded sound is kept
 CHANGED = (
     "its file holds another sound now, which is a recording of its own from the next start; remove this one, or put "
     "the file back"
 )
-SOUND = ("audio.wav", "page.wav")
 log = logging.getLogger(__name__)
 
 
@@ -48,13 +44,9 @@ class Project:
 
     def __init__(self, folder: Path, service: "Service") -> None:
         self.folder, self.service = folder, service
-        self.decoded: OrderedDict[str, None] = OrderedDict()
-        self.lock = threading.Lock()
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.digests = dict[str, tuple[tuple[int, int], str]]()  # file -> its size and time, and its SHA-256
+        self.taken: tuple[int, int] | None = None  # files that are taken in, of how many; None when that is over
+        self.digests = dict[str, tuple[tuple[int, ...], str]]()  # file -> what changes with it, and its SHA-256
         self.claim_store(service.store.folder)
-        for row in service.store.rows("SELECT id FROM recordings WHERE linked != ''"):
-            remove_sound(service.store, row["id"])  # what the service before had decoded
 
     def claim_store(self, store: Path) -> None:
         """Note whose labels a store holds, so that they never stand on the recordings of another folder. Errors: it is
@@ -72,7 +64,6 @@ class Project:
 
     def start(self) -> None:
         """Take in what is new in the folder, while the service works already."""
-        self.loop = asyncio.get_running_loop()
         threading.Thread(target=self.take_in, daemon=True).start()
 
     def take_in(self) -> None:
@@ -84,7 +75,8 @@ class Project:
             known = {(row["linked"], row["digest"]) for row in rows}
             paths = {row["digest"]: row["path"] for row in rows}
             files = [file for file in list_files(self.folder) if has_suffix(file.name)]
-            for file in files:
+            for number, file in enumerate(files):
+                self.taken = number, len(files)
                 linked = file.relative_to(self.folder).as_posix()
                 try:
                     if (linked, self.digest_of(linked)) in known:
@@ -100,11 +92,15 @@ class Project:
         except Exception:  # the service goes on with what it knows
             if not self.service.queue.ended:
                 log.exception("%s: not all of it could be taken in", self.folder)
+        finally:
+            self.taken = None
+            store.changes.add()  # so that every page hears of it
 
     def digest_of(self, linked: str) -> str:
         """A file of the folder -> the SHA-256 of its content, read anew where it has changed. Errors: OSError."""
         file = self.folder / linked
-        stamp = file.stat().st_size, file.stat().st_mtime_ns
+        stat = file.stat()
+        stamp = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino  # copies may keep size and time
         if linked not in self.digests or self.digests[linked][0] != stamp:
             with file.open("rb") as content:
                 self.digests[linked] = stamp, hashlib.file_digest(content, "sha256").hexdigest()
@@ -126,7 +122,9 @@ class Project:
         path, digest, original, notes = cycle_edits.relative_path(linked), self.digest_of(linked), None, list[str]()
         facts: Row = {"duration_s": 0.0, "rate_hz": 0, "channels": 0}
         try:
-            facts = self.wait(self.service.read_sound_facts(self.folder / linked, cycle_edits.recording_title(linked)))
+            facts = self.service.wait(
+                self.service.read_sound_facts(self.folder / linked, cycle_edits.recording_title(linked))
+            )
             notes += facts["notes"]
             if digest in paths:
                 notes.append(f"the same sound as {paths[digest]}")
@@ -140,13 +138,8 @@ class Project:
                 raise
             log.warning("%s", one_line(error.sentence))
         facts = {**facts, "digest": digest, "notes": notes}
-        self.service.queue.add(self.service.store.link_recording(session, path, linked, facts, original))
+        self.service.add_to_queue(self.service.store.link_recording(session, path, linked, facts, original))
         paths.setdefault(digest, path)
-
-    def wait(self, asked: Coroutine[Any, Any, Any]) -> Any:
-        """What the service's own thread makes of something, asked for in another one."""
-        assert self.loop is not None
-        return asyncio.run_coroutine_threadsafe(asked, self.loop).result()
 
     def read_original(self, file: Path, duration_s: float) -> tuple[cycle_edits.OriginalCycles | None, list[str]]:
         """A recording of the folder -> the cycles of its annotation, if it has one that says classes, and notes."""
@@ -168,36 +161,16 @@ class Project:
             return came, [note for note in [found.note(annotation.name)] if note]
         return None, []
 
-    def ensure_sound(self, row: Row) -> None:
-        """Have a recording of the folder (a row of the store) decoded where it is not; from any thread but the
-        service's own. Errors: ApiError."""
-        store, recording = self.service.store, row["id"]
+    def check_unchanged(self, row: Row) -> None:
+        """Errors: ApiError where the file of a recording (a row of the store) holds another sound, or cannot be read;
+        then nothing that was decoded of it is heard."""
         try:
             self.digest_of(row["linked"])
         except OSError as error:
             raise ApiError(404, f"{row['name']}: cannot be read ({error.strerror})") from error
         if self.is_changed(row):
-            remove_sound(store, recording)
+            remove_sound(self.service.store, row)
             raise ApiError(404, f"{row['name']}: {CHANGED}")
-        with self.lock:
-            self.decoded[recording] = None
-            self.decoded.move_to_end(recording)
-            gone = [self.decoded.popitem(last=False)[0] for _ in range(len(self.decoded) - DECODED)]
-        for each in gone:
-            remove_sound(store, each)
-        if not all((store.place(recording) / name).is_file() for name in SOUND):
-            self.wait(self.decode(recording, row["linked"]))
-
-    async def decode(self, recording: str, linked: str) -> None:
-        place = self.service.store.place(recording)
-        async with self.service.decoded_file(self.folder / linked, cycle_edits.recording_title(linked)) as decoded:
-            place.mkdir(parents=True, exist_ok=True)
-            for name in SOUND:
-                (decoded / name).replace(place / name)
-        row = self.service.store.recording(recording, self.service.models.default)
-        if row and row["origin"] == "annotation":  # the model is to answer for these cycles
-            lines = [f"{cycle['start_s']}\t{cycle['end_s']}\n" for cycle in row["original"] or []]
-            (place / "audio.txt").write_text("".join(lines))
 
 
 def describe_problem(error: Exception) -> str:
@@ -211,18 +184,13 @@ def describe_problem(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
-def remove_sound(store: Store, recording: str) -> None:
-    for name in (*SOUND, "audio.txt"):
-        (store.place(recording) / name).unlink(missing_ok=True)
-
-
 # Out
 
 
 def write_project(service: "Service", session: Row, out: Path) -> None:
     """A session -> a zip with a folder that `rales check` and `rales train` take: the sound, manifest.csv with the
     labels that stand, files of events, readers.csv, the history of every annotation and README.txt. Sound is as it
-    came where it lies in the folder of the service, else as it was decoded."""
+    came."""
     tables, history, left_out = list[pd.DataFrame](), dict[str, Any](), list[str]()
     names = {"readme", "manifest", "readers", "history"}
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
@@ -238,7 +206,8 @@ def write_project(service: "Service", session: Row, out: Path) -> None:
             while name.lower() in names:
                 name, number = f"{stem}_{number}", number + 1
             names.add(name.lower())
-            file = name + (sound.suffix if row["linked"] else ".wav")
+            came = row["linked"] or (row["path"] if sound.name not in SOUND else "")
+            file = name + (Path(came).suffix if has_suffix(came) else ".wav")
             archive.write(sound, file)
             history[file] = [
                 {"reader": who["reader"], "round": who["round"], **each}
@@ -257,7 +226,9 @@ def write_project(service: "Service", session: Row, out: Path) -> None:
         decided = readers.readers_table(service, session["id"])
         if len(decided):
             archive.writestr("readers.csv", format_csv(decided))
-        archive.writestr("history.json", json.dumps({"notice": NOTICE, "recordings": history}, indent=1))
+        changes = service.store.reader_changes(session["id"])
+        told = {"notice": NOTICE, "readers_changed": changes, "recordings": history}
+        archive.writestr("history.json", json.dumps(told, indent=1))
         archive.writestr("README.txt", describe_project(session["name"], len(history), left_out))
 
 

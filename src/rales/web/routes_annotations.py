@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from rales.files.csv_cells import one_line
+from rales.web import cycle_edits
 from rales.web.readers import name_reader
-from rales.web.schemas import Annotation, ReaderName, Revision, RoundNumber, Saved
+from rales.web.schemas import Annotation, FileText, ReadCycles, ReaderName, Revision, RoundNumber, Saved
 from rales.web.service import Service
 
 if TYPE_CHECKING:
@@ -19,6 +21,13 @@ def add_annotation_routes(app: "FastAPI", service: Service) -> None:
         who = name_reader(annotation.reader, annotation.round)
         saved = service.annotate(annotation.recording, given, annotation.base, marked, who)
         return {"recording": annotation.recording, **saved, "facts": service.line_of(annotation.recording, who)}
+
+    @app.post("/recordings/{recording}/annotation", response_model=ReadCycles)
+    def read(recording: str, given: FileText) -> dict[str, Any]:
+        """The cycles of an annotation in a form of rales predict, as they would stand. Nothing is kept by this."""
+        row = service.known(recording)
+        name = one_line(cycle_edits.base_name(given.name))[:120] or "annotation"
+        return service.read_cycles(row, name, given.text)
 
     @app.get("/recordings/{recording}/revisions", response_model=list[Revision])
     def revisions(recording: str, reader: ReaderName = "", round: RoundNumber = 1) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from rales.files.csv_cells import one_line
 from rales.web import cycle_edits, event_marks
 from rales.web.routes_exports import README, attach_file, choose_unused_name
 from rales.web.routes_sessions import describe_binary, known_session
-from rales.web.schemas import EventForm, EventText, ReadEvents
+from rales.web.schemas import EventForm, FileText, ReadEvents
 from rales.web.security import ApiError
 from rales.web.service import Service
 
@@ -32,7 +32,7 @@ def add_event_routes(app: "FastAPI", service: Service) -> None:
     from fastapi.responses import Response
 
     @app.post("/recordings/{recording}/events", response_model=ReadEvents)
-    def read(recording: str, given: EventText) -> dict[str, Any]:
+    def read(recording: str, given: FileText) -> dict[str, Any]:
         """The events of a file: Raven, Audacity, ICBHI 2017, SPRSound or soundevent (AOEF). Nothing is kept by this."""
         row = service.known(recording)
         name = one_line(cycle_edits.base_name(given.name))[:120] or "events"

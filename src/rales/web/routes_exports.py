@@ -32,6 +32,9 @@ COLUMNS = {
     "and `rales check` and `rales train --data` take it.",
     "audacity": "Audacity labels have no place to say which cycles a person has confirmed.",
     "raven": "The column `Confirmed` says of every cycle whether a person has set or confirmed its label.",
+    "segments": "A clip for each cycle, in a folder for each class, as WAV of 16 bits at the recording's own rate; "
+    "segments.csv lists them. A name holds the recording, start and end in seconds, and the probability that the model "
+    "gave this class. `confirmed` says whether a person has set or confirmed the label.",
 }
 
 

@@ -9,9 +9,18 @@ from rales.web.readers import name_viewer
 from rales.web.routes_exports import attach_file
 from rales.web.routes_sessions import describe_binary, known_session
 from rales.web.schemas import ReaderName, RoundNumber
-from rales.web.schemas_readers import Agreement, OtherReading, Progress, Round, Settled
+from rales.web.schemas_readers import (
+    Agreement,
+    NewReaderName,
+    OtherReading,
+    Progress,
+    ReaderChange,
+    Round,
+    Settled,
+)
 from rales.web.security import ApiError
 from rales.web.service import Service
+from rales.web.store import DuplicateReader
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -25,6 +34,35 @@ def add_reader_routes(app: "FastAPI", service: Service) -> None:
         """The readers of a session, and how far each is in each round."""
         known_session(service, session)
         return readers.list_progress(service, session)
+
+    @app.get("/sessions/{session}/readers/changes", response_model=list[ReaderChange])
+    def changes(session: str) -> list[dict[str, Any]]:
+        """Which readers of a session were given other names, or removed."""
+        known_session(service, session)
+        return service.store.reader_changes(session)
+
+    @app.patch("/sessions/{session}/readers", response_model=list[Progress])
+    def rename(session: str, given: NewReaderName) -> list[dict[str, Any]]:
+        """Give a reader another name, in all rounds and revisions; that it was changed is noted."""
+        name = readers.name_reader(given.name, 1).reader
+        if not name:
+            raise ApiError(422, "a reader needs a name")
+        change(session, given.reader, name)
+        return readers.list_progress(service, session)
+
+    @app.delete("/sessions/{session}/readers", status_code=204)
+    def remove(session: str, reader: ReaderName) -> None:
+        """Remove what a reader has said, in all rounds; that it was removed is noted. What was settled stays."""
+        change(session, reader, "")
+
+    def change(session: str, reader: str, became: str) -> None:
+        known_session(service, session)
+        known = readers.name_reader(reader, 1).reader
+        try:
+            if not (known and service.store.change_reader(session, known, became)):
+                raise ApiError(404, f"no reader of this session is called {known!r}")
+        except DuplicateReader as error:
+            raise ApiError(409, f"{became} is a reader of this session already, and two cannot become one") from error
 
     @app.get("/recordings/{recording}/readings", response_model=list[OtherReading])
     def readings(recording: str, reader: ReaderName = "", round: RoundNumber = 1) -> list[dict[str, Any]]:

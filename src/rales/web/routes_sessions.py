@@ -1,6 +1,7 @@
 """Routes of the page: sessions, their recordings, and the sound, spectrogram and scores of a recording."""
 
 import asyncio
+import json
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ from rales.web.schemas import (
     Scores,
     Session,
     SessionContent,
+    SessionPart,
 )
 from rales.web.security import ApiError
 from rales.web.service import Service
@@ -28,6 +30,10 @@ from rales.web.store import NOBODY, Who
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from fastapi.responses import Response
+
+PART_LINES = 400  # of a session's list in one answer
+SENT_BYTES = 2**20  # of a sound at once; by 64 KiB ten minutes take twice as long
+PART_S = 0.01  # that lines which have to be made may take of it
 
 
 def add_page_routes(app: "FastAPI", service: Service) -> None:
@@ -38,6 +44,9 @@ def add_page_routes(app: "FastAPI", service: Service) -> None:
 
 
 def add_sessions(app: "FastAPI", service: Service) -> None:
+    from fastapi import Query, Request
+    from fastapi.responses import Response, StreamingResponse
+
     store = service.store
 
     @app.get("/sessions", response_model=list[Session])
@@ -46,18 +55,42 @@ def add_sessions(app: "FastAPI", service: Service) -> None:
         return store.sessions()
 
     @app.post("/sessions", response_model=SessionContent, status_code=201)
-    def new_session(given: Name) -> dict[str, Any]:
+    def new_session(given: Name) -> Response:
         """Begin a session."""
-        return content(store.new_session(clean_title(given.name)))
+        return content(store.new_session(clean_title(given.name)), status=201)
 
     @app.get("/sessions/{session}", response_model=SessionContent)
-    def session(session: str, reader: ReaderName = "", round: RoundNumber = 1) -> dict[str, Any]:
+    def session(session: str, reader: ReaderName = "", round: RoundNumber = 1) -> Response:
         """A session and its recordings, with how far each of them is, or how far a reader is in it."""
-        who = name_reader(reader, round)
-        return content(session, who)
+        return content(session, name_reader(reader, round))
+
+    @app.get("/sessions/{session}/recordings", response_model=SessionPart)
+    def session_part(
+        session: str,
+        reader: ReaderName = "",
+        round: RoundNumber = 1,
+        after: Annotated[str, Query(description="The `next` of the part before; nothing for the first one.")] = "",
+    ) -> Response:
+        """Part of a session's list, as large as can be answered at once."""
+        known_session(service, session)
+        mark = service.store.changes.mark()  # what changes from here on is in the stream
+        part = service.list.part(session, name_reader(reader, round), after, PART_LINES, PART_S)
+        about = json.dumps({"next": part.next, "mark": mark, **service.list.progress()})
+        return answer_json(b'{"recordings": [%s], %s' % (b",".join(part.lines), about[1:].encode()))
+
+    @app.get("/sessions/{session}/changes", include_in_schema=False)
+    async def session_changes(
+        request: Request, session: str, reader: ReaderName = "", round: RoundNumber = 1, since: str = ""
+    ) -> StreamingResponse:
+        """The list as it changes, as Server-Sent Events (see `SessionList.follow`); it never ends, so no description
+        of it fits OpenAPI."""
+        await asyncio.to_thread(known_session, service, session)
+        since = request.headers.get("last-event-id") or since
+        told = service.list.follow(session, name_reader(reader, round), since)
+        return StreamingResponse(told, media_type="text/event-stream")
 
     @app.patch("/sessions/{session}", response_model=SessionContent)
-    def rename_session(session: str, given: Name) -> dict[str, Any]:
+    def rename_session(session: str, given: Name) -> Response:
         """Give a session another name."""
         store.rename_session(session, clean_title(given.name))
         return content(session)
@@ -67,9 +100,12 @@ def add_sessions(app: "FastAPI", service: Service) -> None:
         """Remove a session with all of its recordings and annotations."""
         if not store.remove_session(session):
             raise no_session()
+        service.live.sweep([each["id"] for each in store.sessions()])
 
-    def content(session: str, who: Who = NOBODY) -> dict[str, Any]:
-        return {**known_session(service, session), "recordings": service.listed(session, who)}
+    def content(session: str, who: Who = NOBODY, status: int = 200) -> Response:
+        about = json.dumps(known_session(service, session))
+        lines = b",".join(service.list.part(session, who).lines)
+        return answer_json(b'%s, "recordings": [%s]}' % (about[:-1].encode(), lines), status)
 
 
 def add_recordings(app: "FastAPI", service: Service) -> None:
@@ -124,7 +160,9 @@ def add_sound(app: "FastAPI", service: Service) -> None:
     @app.get("/recordings/{recording}/audio", response_class=FileResponse, responses=describe_binary("audio/wav"))
     def audio(recording: str) -> FileResponse:
         """The recording as 16 kHz WAV."""
-        return FileResponse(service.sound(recording), media_type="audio/wav")
+        answer = FileResponse(service.sound(recording), media_type="audio/wav")
+        answer.chunk_size = SENT_BYTES
+        return answer
 
     @app.get(
         "/recordings/{recording}/spectrogram",
@@ -194,6 +232,13 @@ def answer_picture(picture: model_answers.LogmelPicture) -> "Response":
         "x-top": str(top),
     }
     return Response(levels.tobytes(), media_type="application/octet-stream", headers=headers)
+
+
+def answer_json(content: bytes, status: int = 200) -> "Response":
+    """What is JSON already -> its answer."""
+    from fastapi.responses import Response
+
+    return Response(content, status, media_type="application/json")
 
 
 def known_session(service: Service, session: str) -> dict[str, Any]:

@@ -58,7 +58,8 @@ class Accepted:
 @dataclass
 class ModelFacts:
     """`answers` is the sentence that must stand beside the default model's answers for whole recordings. `learned` is
-    the id of a model that was learned here, `origin` says from what."""
+    the id of a model that was learned here, `origin` says from what; `digest` says which weights and settings it is (""
+    as long as nobody has asked it)."""
 
     name: str
     default: bool
@@ -68,6 +69,7 @@ class ModelFacts:
     answers: str = ""
     learned: str = ""
     origin: str = ""
+    digest: str = ""
 
 
 @dataclass
@@ -164,11 +166,19 @@ class Revision:
 
 
 @dataclass
-class EventText:
-    """The text of a file of events, and its name."""
+class FileText:
+    """The text of a file of events or of an annotation, and its name."""
 
     name: str
     text: str
+
+
+@dataclass
+class ReadCycles:
+    """The cycles of an annotation, which is not kept by that; `notes` say what was left out of it."""
+
+    cycles: list[MarkedCycle]
+    notes: list[str]
 
 
 @dataclass
@@ -232,16 +242,18 @@ class Recording(Named):
 
 @dataclass
 class RecordingFacts(Recording):
-    """A recording in the list: `ahead` says how many wait before it, `findings` counts its usable cycles by label, and
-    `uncertainty` is 1 - the largest probability of its least certain cycle that nobody has confirmed. `answers` are the
-    probabilities that it holds anything abnormal, any crackle, any wheeze, where the classes are those of ICBHI 2017
-    (see ModelFacts.answers). `ambiguous` counts the cycles that nobody has confirmed and whose set has several labels.
+    """A recording in the list: of two states of a line the one with the larger `changed` is the later one, `turn` is
+    its number among those that wait for the model, `findings` counts its usable cycles by label, and `uncertainty` is
+    1 - the largest probability of its least certain cycle that nobody has confirmed. `answers` are the probabilities
+    that it holds anything abnormal, any crackle, any wheeze, where the classes are those of ICBHI 2017 (see
+    ModelFacts.answers). `ambiguous` counts the cycles that nobody has confirmed and whose set has several labels.
 
     `judged` is false where the default model could judge none of it; `quality_reason` says why, or what is wrong
     with a part of it.
     """
 
-    ahead: int | None
+    changed: int
+    turn: int | None
     edited: bool
     cycles: int
     confirmed: int
@@ -280,6 +292,19 @@ class SessionContent(Named):
 
 
 @dataclass
+class SessionPart:
+    """A part of a session's list in the order the recordings came; `next` is what the next part is asked for with, null
+    behind the last one. Of all parts, the first `mark` is what the stream of changes begins from; `begun` is the turn
+    that the model works on, `taken` how many files of a folder are taken in, of how many."""
+
+    recordings: list[RecordingFacts]
+    next: str | None
+    mark: str
+    begun: int
+    taken: tuple[int, int] | None
+
+
+@dataclass
 class RecordingDetail(Recording):
     """A recording, what each model said of its cycles, and its cycles and events as they stand; `source` says whose the
     cycles are: person, annotation, segment (breaths found in the sound), window or simulated. `annotated` are those of
@@ -292,6 +317,37 @@ class RecordingDetail(Recording):
     source: str
     annotated: list[MarkedCycle]
     events: list[MarkedEvent]
+    judged: bool
+    quality: str
+    quality_reason: str
+    notice: str = NOTICE
+
+
+@dataclass
+class NewLive(Name):
+    """`rate_hz` is that of the samples which will come."""
+
+    rate_hz: StrictInt
+
+
+@dataclass
+class LiveFacts(Named):
+    """A recording that is being made, or (`left`: no sound comes any more) was left unfinished; `samples` have come."""
+
+    session: str
+    rate_hz: int
+    samples: int
+    duration_s: float
+    left: bool
+
+
+@dataclass
+class LiveAnswers:
+    """What is said of a recording while it is made: the cycles that have ended, and whether its newest sound can be
+    judged. All of it is provisional: the recording that is kept is judged anew, as a file."""
+
+    duration_s: float
+    cycles: list[ScoredSpan]
     judged: bool
     quality: str
     quality_reason: str

@@ -20,6 +20,23 @@ class Progress:
 
 
 @dataclass
+class NewReaderName:
+    """A reader of a session, and the name that this one is to have."""
+
+    reader: str
+    name: str
+
+
+@dataclass
+class ReaderChange:
+    """When a reader was given another name, or ("") removed."""
+
+    made: float
+    reader: str
+    became: str
+
+
+@dataclass
 class OtherReading:
     """The decided cycles of another reader that may be seen."""
 

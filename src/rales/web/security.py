@@ -31,6 +31,7 @@ COSTLY = (
     "/export",
     "/report",
     "/agreement",
+    "/answers",
 )  # ends of what is computed anew for every look
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'nonce-{nonce}'; img-src 'self' data: blob:; "
@@ -57,7 +58,7 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
-    "permissions-policy": "camera=(), microphone=(), geolocation=()",
+    "permissions-policy": "camera=(), microphone=(self), geolocation=()",
     "cache-control": "no-store",
 }
 
@@ -72,10 +73,11 @@ class ApiError(Exception):
 
 
 class SecurityMiddleware:
-    """ASGI middleware around `app`; `nonce` is of this service's inline styles."""
+    """ASGI middleware around `app`; `nonce` is of this service's inline styles, `end_streams` ends the answers that
+    would go on for as long as the service does."""
 
-    def __init__(self, app: App, settings: Settings, nonce: str) -> None:
-        self.app, self.settings, self.nonce = app, settings, nonce
+    def __init__(self, app: App, settings: Settings, nonce: str, end_streams: Callable[[], None]) -> None:
+        self.app, self.settings, self.nonce, self.end_streams = app, settings, nonce, end_streams
         self.headers = {**HEADERS, "content-security-policy": POLICY.format(nonce=nonce)}
         names = () if is_loopback(settings.host) else (settings.host, socket.gethostname(), socket.getfqdn())
         self.names = {name.lower() for name in (*names, *settings.allow_hosts)}
@@ -176,9 +178,10 @@ class SecurityMiddleware:
         )
 
     def check_rate(self, scope: Scope, *, changes: bool) -> None:
-        """So many requests that change something for each visitor's address; as many costly looks, which are counted
-        apart so that looking never keeps one from saving."""
-        if wait_s := self.rate.wait_s(visitor_key(scope.get("client")), "changes" if changes else "looks"):
+        """So many requests that change something for each visitor's address; as many costly looks and as many pieces of
+        live sound, which are counted apart so that neither keeps one from saving."""
+        kind = "sound" if scope["path"].endswith("/sound") else "changes" if changes else "looks"
+        if wait_s := self.rate.wait_s(visitor_key(scope.get("client")), kind):
             raise ApiError(
                 429,
                 f"more than {self.rate.many} such requests in {self.window_s} s; try again in {wait_s} s",

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -21,14 +21,26 @@ from rales.files.atomic import Lock, NoLocks, make_folder
 from rales.inference.predictor import Predictor
 from rales.typing import Row
 from rales.web import cycle_edits, event_marks, example, model_answers, platform_checks, readers, stored_rows
+from rales.web.decoded_sounds import DecodedSounds
 from rales.web.decoding import Decoder, DecoderRestarted, Undecodable
 from rales.web.job_queue import JobQueue, QueueFull
 from rales.web.learning import Learning
+from rales.web.live import LiveRecordings
 from rales.web.model_registry import ModelRegistry
 from rales.web.projects import CHANGED, Project
 from rales.web.security import ApiError
+from rales.web.session_list import SessionList
 from rales.web.settings import Settings
-from rales.web.store import NOBODY, DuplicateRecording, LeftoverSound, RevisionConflict, Store, Who, remove_tree
+from rales.web.store import (
+    NOBODY,
+    DuplicateRecording,
+    LeftoverSound,
+    RevisionConflict,
+    Store,
+    Who,
+    refuse_links,
+    remove_tree,
+)
 
 log = logging.getLogger(__name__)
 NO_SOUND = "its sound is missing in the service's folder; remove the recording and send it again"
@@ -53,9 +65,13 @@ class Service:
         self.label_set = self.models.label_set(self.models.default)  # a model that cannot be loaded is said at once
         self.store = Store(settings.folder, self.label_set)
         self.arriving = settings.folder / "arriving"
+        self.live = LiveRecordings(settings.folder / "live", settings.limits)
         self.sweep()
         self.runs = settings.runs
         self.project = Project(settings.project, self) if settings.project else None
+        self.sounds = DecodedSounds(self)
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.tasks = list[asyncio.Task[None]]()
         self.learning = Learning(self)
         self.example_folder = settings.folder / "example"
         self.example_rows: list[Row] | None = None
@@ -63,12 +79,14 @@ class Service:
         if weaker := platform_checks.find_weaker_promises():
             log.warning("%s", weaker)
         self.queue = JobQueue(self.score, settings.limits.waiting)
+        self.list = SessionList(self)
 
     def sweep(self) -> None:
         """Remove what a service that was ended has left: uploads, and the sound of removed recordings."""
         for left in (self.arriving, *self.store.unfinished_reports()):
             remove_tree(left)
         self.arriving.mkdir(exist_ok=True)
+        self.live.sweep([session["id"] for session in self.store.sessions()])
         try:
             self.store.sweep()
         except LeftoverSound as error:
@@ -76,17 +94,20 @@ class Service:
 
     async def start(self) -> None:
         """Begin to work; recordings that waited when the service ended go on waiting."""
+        self.loop = asyncio.get_running_loop()
         for recording in self.store.waiting():
             self.queue.add(recording)
         if self.project:
             self.project.start()  # the model's thread asks it for sound
         self.queue.thread.start()
-        self.warming = asyncio.create_task(self.decoder.warm())
+        self.tasks = [asyncio.create_task(self.decoder.warm()), asyncio.create_task(self.sounds.sweep())]
 
     async def stop(self) -> None:
         await asyncio.to_thread(self.learning.stop)
         await asyncio.to_thread(self.queue.stop)  # the job under way may wait for a sound that is decoded here
-        self.warming.cancel()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.to_thread(self.sounds.trim, kept_s=0.0, share=0.0)
         await self.decoder.stop()
         self.lock.release()
 
@@ -94,8 +115,8 @@ class Service:
 
     @asynccontextmanager
     async def arrived(self, path: str, sound: BinaryIO, annotation: BinaryIO | None) -> AsyncIterator[tuple[Path, Row]]:
-        """Uploaded files and their path (see `cycle_edits.relative_path`) -> (folder with audio.wav, page.wav and a
-        checked audio.txt, facts), removed afterwards."""
+        """Uploaded files and their path (see `cycle_edits.relative_path`) -> (folder with the file, audio.wav, page.wav
+        and a checked audio.txt, facts), removed afterwards."""
         place = self.arriving / secrets.token_hex(8)
         try:
             upload = place / f"upload{cycle_edits.decoder_suffix(path)}"
@@ -120,11 +141,10 @@ class Service:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     async def decode(self, upload: Path, name: str) -> Row:
-        """A file of `write` -> its facts, with what `beside` says of its text; then its folder holds audio.wav,
-        page.wav and, unless it was passed over, a checked audio.txt."""
+        """A file of `write` -> its facts, with what `beside` says of its text; then its folder holds audio.wav and
+        page.wav too and, unless it was passed over, a checked audio.txt."""
         place = upload.parent
         facts = await self.decode_sound(upload, place, name)
-        upload.unlink()
         note, beside = self.beside(place / "audio.txt", name, facts["duration_s"])
         return {**facts, **beside, "notes": [*facts["notes"], *([note] if note else [])]}
 
@@ -153,23 +173,29 @@ class Service:
             await asyncio.to_thread(remove_tree, place)
 
     def ensure_sound(self, recording: str) -> None:
-        """Have the sound of a recording of the project decoded; from any thread but the service's own. Errors:
-        ApiError."""
-        rows = self.store.rows("SELECT * FROM recordings WHERE id = ? AND linked != ''", recording)
-        if self.project and rows:
-            self.project.ensure_sound(rows[0])
+        """Have the sound of a recording decoded; from any thread but the service's own. Errors: ApiError."""
+        for row in self.store.rows("SELECT * FROM recordings WHERE id = ?", recording):
+            self.sounds.ensure(row)
+
+    def wait(self, asked: Coroutine[Any, Any, Any]) -> Any:
+        """What the service's own thread makes of something, asked for in another one."""
+        assert self.loop is not None
+        return asyncio.run_coroutine_threadsafe(asked, self.loop).result()
 
     def original_sound(self, row: Row) -> Path | None:
-        """A row of the store -> its sound: the file of the project, else what the service decoded; None if it is
-        gone."""
-        if not row["linked"]:
-            return self.store.place(row["id"]) / "audio.wav" if self.store.has_sound(row["id"]) else None
-        sound = self.project.folder / row["linked"] if self.project else None
-        return sound if sound is not None and sound.is_file() else None
+        """A row of the store -> its sound: the file of the project, the file that came, of services before what they
+        decoded of it; None if it is gone."""
+        if row["linked"]:
+            sound = self.project.folder / row["linked"] if self.project else None
+            return sound if sound is not None and sound.is_file() else None
+        if self.store.has_upload(row):
+            return Path(self.store.upload(row))
+        return self.store.place(row["id"]) / "audio.wav" if self.store.has_decoded(row["id"]) else None
 
     def missing_sound(self, row: Row) -> str:
         """A row of the store -> why its sound cannot be heard, "" where it can."""
-        if self.original_sound(row) is None:
+        there = self.original_sound(row) is not None if row["linked"] else self.store.has_upload(row)
+        if not there and (row["linked"] or not self.store.has_decoded(row["id"])):
             return NO_FILE if row["linked"] else NO_SOUND
         return CHANGED if self.project and self.project.is_changed(row) else ""
 
@@ -189,6 +215,30 @@ class Service:
         if len(found.cycles) > self.limits.cycles:
             raise ApiError(413, f"{called}: {len(found.cycles)} cycles, at most {self.limits.cycles} are taken")
         return found.note(called), {"annotated": found.cycles, "classes": found.labelled}
+
+    def read_cycles(self, row: Row, name: str, text: str) -> Row:
+        """A row of `known`, and an annotation of it -> cycles as they would stand, and notes. Errors: ApiError for what
+        would not be an annotation here."""
+        content = text.encode()
+        if len(content) > self.limits.annotation_bytes:
+            raise ApiError(413, f"{name}: larger than {self.limits.annotation_bytes // 1024} KiB")
+        place = self.arriving / secrets.token_hex(8)
+        place.mkdir()
+        try:
+            (place / "audio.txt").write_bytes(content)
+            note, found = self.beside(place / "audio.txt", row["name"], row["duration_s"])
+        finally:
+            remove_tree(place)
+        if found["annotated"] is None:
+            raise ApiError(422, note)
+        came, other = cycle_edits.original_of_annotation(found["annotated"], row["duration_s"], self.label_set)
+        if other or not found["classes"]:
+            raise ApiError(422, f"{name}: {other or 'it says times and no classes'}; not used")
+        try:
+            cycles = cycle_edits.check_cycles(came.cycles, row["duration_s"], self.limits.cycles)
+        except ValueError as error:
+            raise ApiError(422, f"{name}: {error}") from error
+        return {"cycles": cycles, "notes": [note] if note else []}
 
     def read_events(self, name: str, text: str, duration_s: float, path: str) -> ReadEvents:
         """A file of events, what people know it by, and its recording -> what it holds. Errors: ApiError."""
@@ -243,7 +293,32 @@ class Service:
             again = "; to use this annotation, remove the recording there and send both again"
             more = again if facts["annotated"] is not None else ""
             raise ApiError(409, f"{name}: the same recording is in the list already{more}") from error
+        self.sounds.use(recording)
+        self.add_to_queue(recording)
+        return recording
+
+    def add_to_queue(self, recording: str) -> None:
+        """A recording waits for the model, which its line in the list says."""
         self.queue.add(recording)
+        self.store.changes.add(recording)
+
+    def judge_live(self, live: str) -> Row:
+        """-> `LiveRecordings.judge` with the default model; done in the model's thread. Errors: ApiError."""
+        return self.live.judge(live, self.session_model(self.models.default))
+
+    async def keep_live(self, live: str, name: str) -> str:
+        """An unfinished recording becomes one of its session, as if its file had been uploaded; -> its id. Errors:
+        ApiError; it is then still there."""
+        ended = await asyncio.to_thread(self.live.end, live)
+        path = cycle_edits.relative_path(f"{name or ended.name}.wav")
+        try:
+            with ended.sound.open("rb") as sound:
+                async with self.arrived(path, sound, None) as (place, facts):
+                    recording = await asyncio.to_thread(self.keep, ended.session, path, facts, place)
+        except BaseException:
+            ended.ended = False
+            raise
+        await asyncio.to_thread(self.live.discard, live)
         return recording
 
     # The model
@@ -413,10 +488,14 @@ class Service:
         own = self.store.recording(recording, self.models.default, who) if who.reader else None
         return standing if own is None else readers.as_reader(standing, own, self.label_set)
 
-    def listed(self, session: str, who: Who = NOBODY) -> list[Row]:
-        """-> the lines of a session's list, of a reader as that one has it."""
+    def listed_of(self, recordings: Sequence[str], who: Who = NOBODY) -> list[Row]:
+        """-> the lines of recordings in the list, of a reader as that one has it; none of one that has been removed."""
         line = self.reader_facts if who.reader else self.facts
-        return [line(row) for row in self.session_rows(session, who)]
+        rows = [self.standing(row) for row in self.store.recordings_of(recordings, self.models.default).values()]
+        if who.reader:
+            own = self.store.recordings_of(recordings, self.models.default, who)
+            rows = [readers.as_reader(row, own.get(row["id"], {}), self.label_set) for row in rows]
+        return [line(row) for row in rows]
 
     def session_rows(self, session: str, who: Who = NOBODY) -> list[Row]:
         """-> the recordings of a session as `known` has them."""
@@ -472,27 +551,29 @@ class Service:
 
     def facts(self, row: Row) -> Row:
         """A row of `standing` -> its line in the list."""
-        lines = [line for line in self.lines(row) if line["model_label"] is not None and not line["confirmed"]]
-        doubts = [1 - cycle_edits.certainty(line, self.label_set) for line in lines]
+        lines = self.lines(row)
+        open_lines = [line for line in lines if line["model_label"] is not None and not line["confirmed"]]
+        doubts = [1 - cycle_edits.certainty(line, self.label_set) for line in open_lines]
         return {
             **{name: row[name] for name in ("id", "name", "path", "duration_s", "status", "problem", "revision")},
+            "changed": row["changed"],
             **{name: row[name] for name in ("patient", "location", "device")},
             "reviewed": bool(row["reviewed"]),
             "cycles": len(row["cycles"]),
             "confirmed": sum(bool(cycle["confirmed"]) for cycle in row["cycles"]),
-            "answers": self.answer_recording(row),
-            "ahead": self.queue.ahead(row["id"]),
+            "answers": self.answer_recording(lines),
+            "turn": self.queue.turns.get(row["id"]),
             "edited": row["revision"] > 0,
             "findings": self.count_findings(row["cycles"]),
             "uncertainty": max(doubts, default=None),
-            "ambiguous": sum(conformal.has_several_labels(line["prediction_set"]) for line in lines),
+            "ambiguous": sum(conformal.has_several_labels(line["prediction_set"]) for line in open_lines),
             **{name: row[name] for name in ("notes", "judged", "quality", "quality_reason")},
         }
 
-    def answer_recording(self, row: Row) -> dict[str, float] | None:
-        """A row of `standing` -> the probability that it holds anything abnormal, any crackle, any wheeze, from those
-        of its cycles; None where none was judged or the classes are others."""
-        judged = [line for line in self.lines(row) if line["model_label"] is not None and not line["unusable"]]
+    def answer_recording(self, lines: list[Row]) -> dict[str, float] | None:
+        """What `lines` gives of a recording -> the probability that it holds anything abnormal, any crackle, any
+        wheeze, from those of its cycles; None where none was judged or the classes are others."""
+        judged = [line for line in lines if line["model_label"] is not None and not line["unusable"]]
         if not judged or not self.label_set.is_icbhi:
             return None
         found = {}
@@ -513,6 +594,7 @@ class Service:
 def lock_service_folder(folder: Path) -> Lock:
     """-> the lock of a folder, held: one service at a time works in it. Errors: it is held, or cannot be."""
     make_folder(folder)
+    refuse_links(folder)  # the lock's own file too
     lock = Lock(folder / ".lock", thread_local=False)  # released in another thread
     try:
         lock.take()

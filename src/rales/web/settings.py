@@ -24,6 +24,7 @@ class Limits:
     decoders: int = 2  # at a time
     waiting: int = 64  # requests that wait for the model
     recordings: int = 10_000  # in all sessions
+    live: int = 8  # recordings that are being made, or were left unfinished
     connections: int = 256  # open at a time, fewer where the system allows fewer open files
     burst: int = 300  # changes at once, and as many costly looks, of one visitor
     per_second: float = 5.0  # of them in the long run: a burst is for the time in which this allows as many

@@ -3,9 +3,9 @@
 `sessions.sqlite` holds sessions, recordings with the events that came along, the cycles that each began with
 (`originals`, written once: revision 0 of its annotation), what models said of them (`scores`, which may be made anew)
 and every saved annotation with its events;
-`recordings/<id>/` holds audio.wav (what the model hears), page.wav (what the browser plays) and, where one came along,
-audio.txt (the annotation, which `predict` finds beside the sound) and notes.json (what there is to say of the file and
-of the text beside it).
+`recordings/<id>/` holds `upload` (the file that came), for a while what is decoded of it, audio.wav (what the model
+hears) and page.wav (what the browser plays), and, where one came along, audio.txt (the annotation, which `predict`
+finds beside the sound) and notes.json (what there is to say of the file and of the text beside it).
 """
 
 import json
@@ -16,7 +16,7 @@ import secrets
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from rales.files.atomic import make_folder
 from rales.labels import ICBHI, LabelSet
 from rales.typing import Row
 from rales.web import cycle_edits, stored_rows
+from rales.web.changes import Changes
 
 VERSION = 4
 # Of every connection
@@ -62,17 +63,32 @@ CREATE TABLE originals (
     source TEXT NOT NULL, cycles TEXT NOT NULL
 );
 """
-ALL_TABLES = TABLES + ANNOTATIONS + ORIGINALS
-STANDING = """
-SELECT r.*, s.made, s.cycles AS scored, COALESCE(a.revision, 0) AS revision, a.cycles AS saved,
-    COALESCE(a.events, r.first_events) AS events,
-    o.source AS origin, o.cycles AS original
+READER_CHANGES = """
+CREATE TABLE reader_changes (
+    session TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+    made REAL NOT NULL, reader TEXT NOT NULL, became TEXT NOT NULL
+);
+"""  # "" where a reader was removed; of no layout, since folders without it are as good
+ALL_TABLES = TABLES + ANNOTATIONS + ORIGINALS + READER_CHANGES
+STANDING_FROM = """
 FROM recordings r
 LEFT JOIN originals o ON o.recording = r.id
 LEFT JOIN scores s ON s.recording = r.id AND s.model = ?
 LEFT JOIN annotations a ON a.recording = r.id AND a.reader = ? AND a.round = ?
     AND a.revision = (SELECT MAX(revision) FROM annotations WHERE recording = r.id AND reader = ? AND round = ?)
 """
+STANDING = f"""
+SELECT r.*, s.made, s.cycles AS scored, COALESCE(a.revision, 0) AS revision, a.cycles AS saved,
+    COALESCE(a.events, r.first_events) AS events,
+    o.source AS origin, o.cycles AS original
+{STANDING_FROM}"""
+# What tells that a line of the list is not the one it was: nothing in a recording's row changes without one of these
+STAMPS = f"""
+SELECT r.id, r.added, r.name, r.path, r.linked, r.digest, r.status, r.problem, r.reviewed,
+    s.made, a.revision, a.saved, o.source
+{STANDING_FROM}"""
+SOUND = ("audio.wav", "page.wav")  # what is decoded of a recording
+PART = 500  # values of one query; SQLite takes no more than some
 OF_READER = "recording = ? AND reader = ? AND round = ?"
 OURS = re.compile("[0-9a-f]{16}")  # names of folders that this service gives
 log = logging.getLogger(__name__)
@@ -97,6 +113,10 @@ class DuplicateRecording(Exception):
     """A recording that its session has already."""
 
 
+class DuplicateReader(Exception):
+    """A name that another reader of the session has."""
+
+
 class RevisionConflict(Exception):
     """An annotation that was made from an older revision than the one that stands."""
 
@@ -115,7 +135,7 @@ class Store:
 
     def __init__(self, folder: Path, label_set: LabelSet = ICBHI) -> None:
         """`label_set` is that of the model that is served; cycles with other labels stay, but are not shown."""
-        self.folder, self.label_set = folder, label_set
+        self.folder, self.label_set, self.changes = folder, label_set, Changes()
         make_folder(folder)
         folder.chmod(0o700)  # recordings of patients
         with self.open() as db:
@@ -133,6 +153,9 @@ class Store:
                 f"{folder}: holds sessions of another version of Rales (layout {version}, expected {VERSION}); "
                 "choose another --folder"
             )
+        with self.open() as db:
+            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'reader_changes'").fetchone():
+                run_statements(db, READER_CHANGES)
 
     def check_places(self, version: int) -> None:
         """Refuse a database, which may have come with somebody's folder, whose recordings would lie elsewhere than in
@@ -269,6 +292,7 @@ class Store:
             db.execute("BEGIN IMMEDIATE")  # what comes in meanwhile finds no session
             gone = [id for (id,) in db.execute("SELECT id FROM recordings WHERE session = ?", (session,)).fetchall()]
             was_there = db.execute("DELETE FROM sessions WHERE id = ?", (session,)).rowcount > 0
+        self.changes.add(*gone)
         self.clear(gone)
         return was_there
 
@@ -281,10 +305,36 @@ class Store:
         rows = self.rows(f"{STANDING} WHERE r.session = ? ORDER BY added, id", model, *who, *who, session)
         return [stored_rows.read_recording(row, self.label_set) for row in rows]
 
+    def recordings_of(self, ids: Sequence[str], model: str, who: Who = NOBODY) -> dict[str, Row]:
+        """-> id -> recording as `recording` has it, of those that are there."""
+        rows, changed = list[Row](), {each: self.changes.of(each) for each in ids}
+        for first in range(0, len(ids), PART):
+            part = ids[first : first + PART]
+            places = ", ".join("?" * len(part))
+            rows += self.rows(f"{STANDING} WHERE r.id IN ({places})", model, *who, *who, *part)
+        read = [stored_rows.read_recording(row, self.label_set) for row in rows]
+        return {row["id"]: {**row, "changed": changed[row["id"]]} for row in read}
+
+    def stamps(self, session: str, model: str, who: Who, after: tuple[float, str], most: int) -> list[Row]:
+        """-> STAMPS of at most so many recordings of a session, in the order they came, behind a place in that order;
+        without a place (-1, "") from the first one on, without a number (-1) all."""
+        query = f"{STAMPS} WHERE r.session = ? AND (r.added, r.id) > (?, ?) ORDER BY r.added, r.id LIMIT ?"
+        return self.rows(query, model, *who, *who, session, *after, most)
+
+    def stamps_of(self, session: str, model: str, who: Who, ids: Sequence[str]) -> list[Row]:
+        """-> the same of those of some recordings that are in the session."""
+        rows: list[Row] = []
+        for first in range(0, len(ids), PART):
+            part = ids[first : first + PART]
+            query = f"{STAMPS} WHERE r.session = ? AND r.id IN ({', '.join('?' * len(part))}) ORDER BY r.added, r.id"
+            rows += self.rows(query, model, *who, *who, session, *part)
+        return rows
+
     def recording(self, recording: str, model: str, who: Who = NOBODY) -> Row | None:
-        """-> one recording as `recordings` has it."""
+        """-> one recording as `recordings` has it, with `changed`, the number of a change that is in it."""
+        changed = self.changes.of(recording)
         rows = self.rows(f"{STANDING} WHERE r.id = ?", model, *who, *who, recording)
-        return stored_rows.read_recording(rows[0], self.label_set) if rows else None
+        return {**stored_rows.read_recording(rows[0], self.label_set), "changed": changed} if rows else None
 
     def waiting(self) -> list[str]:
         """-> recordings that the default model has not answered for yet, the oldest first."""
@@ -297,8 +347,18 @@ class Store:
         """-> the folder of a recording's sound."""
         return self.folder / "recordings" / recording
 
-    def has_sound(self, recording: str) -> bool:
-        return all((self.place(recording) / name).is_file() for name in ("audio.wav", "page.wav"))
+    def has_decoded(self, recording: str) -> bool:
+        folder = os.path.join(self.folder, "recordings", recording)  # asked of every line of a list; Path takes longer
+        return all(os.path.isfile(os.path.join(folder, name)) for name in SOUND)
+
+    def upload(self, row: Row) -> str:
+        """A row with id and path -> the file that came, under a name of our own."""
+        name = f"upload{cycle_edits.decoder_suffix(str(row['path']))}"
+        return os.path.join(self.folder, "recordings", row["id"], name)
+
+    def has_upload(self, row: Row) -> bool:
+        """Whether it is there; the services of before kept what they had decoded of it instead."""
+        return os.path.isfile(self.upload(row))
 
     def sounds(self) -> set[str]:
         """-> the recordings that have a folder."""
@@ -380,6 +440,7 @@ class Store:
         except BaseException:
             remove_tree(place)  # or at the next start
             raise
+        self.changes.add(recording)
         return recording
 
     def link_recording(
@@ -399,6 +460,7 @@ class Store:
             db.execute(f"INSERT INTO recordings ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting')", values)
             if original is not None:
                 self.write_original(db, recording, original)
+        self.changes.add(recording)
         return recording
 
     def notes(self, recording: str) -> list[str]:
@@ -420,6 +482,7 @@ class Store:
                 if anew:
                     db.execute("DELETE FROM originals WHERE recording = ?", (recording,))
                 self.write_original(db, recording, original)
+        self.changes.add(recording)
 
     def write_original(self, db: sqlite3.Connection, recording: str, original: cycle_edits.OriginalCycles) -> None:
         values = (recording, original.source, json.dumps(original.cycles))
@@ -427,9 +490,12 @@ class Store:
 
     def mark(self, recording: str, status: str, problem: str = "") -> None:
         self.change("UPDATE recordings SET status = ?, problem = ? WHERE id = ?", status, problem, recording)
+        self.changes.add(recording)
 
     def review(self, recording: str, reviewed: bool) -> bool:
-        return self.change("UPDATE recordings SET reviewed = ? WHERE id = ?", int(reviewed), recording) > 0
+        known = self.change("UPDATE recordings SET reviewed = ? WHERE id = ?", int(reviewed), recording) > 0
+        self.changes.add(recording)
+        return known
 
     def remove_recording(self, recording: str) -> bool:
         """-> whether it was there. A service that is ended between row and sound removes the sound at its next start.
@@ -438,6 +504,7 @@ class Store:
         """
         was_there = self.change("DELETE FROM recordings WHERE id = ?", recording) > 0
         if was_there:
+            self.changes.add(recording)
             self.clear([recording])
         return was_there
 
@@ -463,6 +530,7 @@ class Store:
             "ON CONFLICT (recording, model) DO UPDATE SET made = excluded.made, cycles = excluded.cycles",
             *(recording, model, time.time(), json.dumps(cycles), recording),
         )
+        self.changes.add(recording)
 
     def annotate(
         self,
@@ -506,12 +574,37 @@ class Store:
                 f"DELETE FROM annotations WHERE {OF_READER} AND revision <= ?",
                 (recording, *who, revision - REVISIONS),
             )
+        self.changes.add(recording)
         return {"revision": revision, "saved": saved}
 
     def list_readers(self, recording: str) -> list[Row]:
         """-> reader and round of the annotations of a recording that readers with a name have made."""
         query = "SELECT DISTINCT reader, round FROM annotations WHERE recording = ? AND reader != ''"
         return self.rows(query, recording)
+
+    def change_reader(self, session: str, reader: str, became: str) -> bool:
+        """Give a reader of a session another name ("": remove what that reader has said), and note that; -> whether
+        there was one. Errors: DuplicateReader."""
+        inside = "reader = ? AND recording IN (SELECT id FROM recordings WHERE session = ?)"
+        with self.open() as db:
+            db.execute("BEGIN IMMEDIATE")
+            if became and db.execute(f"SELECT 1 FROM annotations WHERE {inside}", (became, session)).fetchone():
+                raise DuplicateReader
+            if became:
+                changed = db.execute(f"UPDATE annotations SET reader = ? WHERE {inside}", (became, reader, session))
+            else:
+                changed = db.execute(f"DELETE FROM annotations WHERE {inside}", (reader, session))
+            if changed.rowcount:
+                db.execute("INSERT INTO reader_changes VALUES (?, ?, ?, ?)", (session, time.time(), reader, became))
+        if changed.rowcount and not became:
+            self.clear([])  # also from the log of the database
+        self.changes.add()
+        return changed.rowcount > 0
+
+    def reader_changes(self, session: str) -> list[Row]:
+        """-> made, reader and became ("" for removed) of each change, the oldest first."""
+        query = "SELECT made, reader, became FROM reader_changes WHERE session = ? ORDER BY made, rowid"
+        return self.rows(query, session)
 
     def recording_readings(self, recording: str, round_: int) -> list[Row]:
         """-> as `readings`, of one recording and round."""
@@ -563,6 +656,18 @@ def run_statements(db: sqlite3.Connection, statements: str) -> None:
 def readable_text(text: bytes) -> str:
     """Text of the database -> the same, with marks where it is damaged: one row must not cost the others."""
     return text.decode(errors="replace")
+
+
+def refuse_links(folder: Path) -> None:
+    """Errors: OSError for a link in the folder of a service, which may have come with somebody's recordings: what is
+    written there, or read out to visitors, would be another file."""
+    for inside, folders, files in os.walk(folder):
+        for path in (Path(inside, name) for name in (*folders, *files)):
+            if path.is_symlink():
+                raise OSError(
+                    f"{path}: a link, which Rales never makes there; nothing in the folder was changed: remove it, or "
+                    "choose another --folder"
+                )
 
 
 def damaged_store(folder: Path, what: object) -> OSError:

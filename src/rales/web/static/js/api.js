@@ -7,13 +7,13 @@ export class Refused extends Error {
   }
 }
 
-/** Method, path and body (an object for JSON, FormData for files) -> the answer. Errors: Refused. */
+/** Method, path and body (an object for JSON, FormData for files, numbers for bytes) -> the answer. Errors: Refused. */
 export async function call(method, path, body) {
-  const files = body instanceof FormData;
+  const [files, numbers] = [body instanceof FormData, ArrayBuffer.isView(body)];
   const options = { method };
   if (body !== undefined) {
-    options.body = files ? body : JSON.stringify(body);
-    if (!files) options.headers = { "content-type": "application/json" };
+    options.body = files || numbers ? body : JSON.stringify(body);
+    if (!files) options.headers = { "content-type": numbers ? "application/octet-stream" : "application/json" };
   }
   const answer = await fetched(path, options);
   return answer.status === 204 ? null : answer.json();

@@ -2,14 +2,16 @@
 
 import { call, download } from "./api.js";
 import { LABELS } from "./classes.js";
-import { alarm, byId, clock, h, percent, tell } from "./dom.js";
-import { nameOf } from "./readers.js";
-import { openRecording, refresh } from "./recordings.js";
+import { alarm, ask, byId, clock, h, percent, tell } from "./dom.js";
+import { refresh } from "./listing.js";
+import { become, nameOf } from "./readers.js";
+import { openRecording } from "./recordings.js";
 import { saveNow } from "./saving.js";
 import { state, update } from "./state.js";
 import { showView } from "./views.js";
 
 let progress = [];
+let changes = []; // of readers' names
 
 export function start() {
   byId("compare-round").addEventListener("change", () => compare().catch((error) => alarm(error.message)));
@@ -19,7 +21,8 @@ export function start() {
 
 export async function show() {
   await saveNow();
-  progress = state.session ? await call("GET", `/sessions/${state.session}/readers`) : [];
+  const told = (path) => (state.session ? call("GET", `/sessions/${state.session}/readers${path}`) : []);
+  [progress, changes] = await Promise.all([told(""), told("/changes")]);
   const rounds = [...new Set([...progress.map(({ round }) => round), state.round])].sort((a, b) => a - b);
   const before = Number(byId("compare-round").value) || state.round;
   byId("compare-round").replaceChildren(...rounds.map((round) => h("option", { value: round }, `${round}`)));
@@ -32,9 +35,34 @@ function showProgress() {
   byId("export-readers").disabled = !progress.some(({ confirmed }) => confirmed);
   byId("readers-progress").hidden = !progress.length;
   byId("readers-progress").replaceChildren(
-    h("thead", {}, row("th", ["Reader", "Recordings", "Decided"])),
-    h("tbody", {}, ...progress.map((each) =>
-      row("td", [nameOf(each.reader, each.round), `${each.recordings}`, `${each.confirmed} of ${each.cycles}`]))));
+    h("thead", {}, row("th", ["Reader", "Recordings", "Decided", "Change"])),
+    h("tbody", {}, ...progress.map((each) => row("td", [nameOf(each.reader, each.round), `${each.recordings}`,
+      `${each.confirmed} of ${each.cycles}`, h("span", {},
+        button("Rename", () => rename(each.reader), each.reader), " ", button("Remove", () => remove(each.reader), each.reader))]))));
+  byId("readers-changed").replaceChildren(...changes.map(({ made, reader, became }) =>
+    h("li", {}, `${new Date(1000 * made).toLocaleString()}: ${reader} ${became ? `is now called ${became}` : "was removed"}`)));
+}
+
+const button = (word, act, reader) => h("button", {
+  type: "button", "aria-label": `${word} ${reader}`, onclick: () => act().catch((error) => alarm(error.message)),
+}, word);
+
+/** All rounds and revisions of a reader get another name. */
+async function rename(reader) {
+  const name = await ask(`Rename ${reader}`, "Name", reader, "Save");
+  if (name === null || name === reader) return;
+  await saveNow();
+  await call("PATCH", `/sessions/${state.session}/readers`, { reader, name });
+  if (state.reader === reader) await become(name.replace(/\s+/g, " ").trim(), state.round);
+  await show();
+}
+
+async function remove(reader) {
+  if (!(await ask(`Remove all that ${reader} has said in this session, in every round? What was settled stays.`, null, null, "Remove"))) return;
+  await saveNow();
+  await call("DELETE", `/sessions/${state.session}/readers?${new URLSearchParams({ reader })}`);
+  if (state.reader === reader) await become("", 1);
+  await show();
 }
 
 async function compare() {

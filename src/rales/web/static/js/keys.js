@@ -6,6 +6,7 @@ import * as cycles from "./cycles.js";
 import { byId, h, say, tell } from "./dom.js";
 import { change, redo } from "./edits.js";
 import * as acts from "./event_acts.js";
+import { otherLevel } from "./listening.js";
 import { nextPreset } from "./picture_settings.js";
 import * as player from "./player.js";
 import { zoomBy } from "./pointing.js";
@@ -49,6 +50,7 @@ const KEYS = [
   [".", "event later", () => acts.nudge(1)],
   ["y", "take the label that its events say", acts.takeLabel],
   ["f", "next band: wide, lung, bell", nextBand],
+  ["q", "loudness: original level, or all recordings alike", otherLevel],
   ["p", "next picture: wheeze, crackle, model", nextPreset],
   ["w", "why? on or off", () => byId("explain").click()],
   ["z", "show the whole cycle", () => withCycle(player.showCycle)],

@@ -1,7 +1,8 @@
-// What one hears: a band-pass of steep slopes, as clinicians use for lung sounds, and a gain for quiet recordings, with
-// a limiter behind it for whatever is not quiet in them.
+// What one hears: a band-pass of steep slopes, as clinicians use for lung sounds, one loudness for all recordings if that
+// is wanted, and a gain, with a limiter behind it for whatever is not quiet in them. What is exported stays as it is.
 
-import { byId } from "./dom.js";
+import { byId, tell } from "./dom.js";
+import { TARGET, gainTo, measureLoudness } from "./loudness.js";
 
 const LIMITER = { threshold: -12, knee: 0, ratio: 20, attack: 0.001, release: 0.1 };
 const MAKE_UP_DB = -0.6 * LIMITER.threshold * (1 - 1 / LIMITER.ratio); // that browsers add behind a compressor
@@ -21,11 +22,12 @@ export function bandPass(context, source, low_hz, high_hz) {
 }
 
 /** Audio context, a node and decibels -> the last node of a chain that lifts the sound by as much, but what would pass
- * full scale is held below it. Without a gain the sound is left as it is. */
+ * full scale is held below it. Of 0 dB the sound is left as it is, and of less it is only made quieter. */
 export function lift(context, node, decibels) {
-  if (decibels <= 0) return node;
-  return node
-    .connect(new GainNode(context, { gain: 10 ** (decibels / 20) }))
+  if (decibels === 0) return node;
+  const louder = node.connect(new GainNode(context, { gain: 10 ** (decibels / 20) }));
+  if (decibels < 0) return louder;
+  return louder
     .connect(new DynamicsCompressorNode(context, LIMITER))
     .connect(new GainNode(context, { gain: 10 ** (-MAKE_UP_DB / 20) }));
 }
@@ -33,6 +35,9 @@ export function lift(context, node, decibels) {
 let context = null;
 let source = null;
 let end = null; // of the chain
+let sound = null; // what is played: {samples, rate_hz}
+let even_db = 0; // that bring it to one loudness, in the band that is heard
+let turn = 0; // of the measurements; only the last one counts
 
 /** Lead the sound of a media element through the filter; browsers allow that only once a person has done something. */
 export function prepare(media) {
@@ -53,6 +58,45 @@ export function band() {
   return { low_hz, high_hz };
 }
 
+const isEven = () => byId("even").getAttribute("aria-pressed") === "true";
+
+/** The original level or one loudness: what was chosen last; the button and the key change between them. */
+export function startLevel() {
+  byId("even").setAttribute("aria-pressed", localStorage.getItem("rales-even") === "true");
+  byId("even").addEventListener("click", otherLevel);
+}
+
+export async function otherLevel() {
+  const even = !isEven();
+  byId("even").setAttribute("aria-pressed", even);
+  localStorage.setItem("rales-even", even);
+  const lufs = await retune();
+  const measured = Number.isFinite(lufs) ? `${lufs.toFixed(0)} LUFS, ${even_db < 0 ? "" : "+"}${even_db.toFixed(0)} dB` : "silence";
+  tell(even ? `Even: at ${TARGET} LUFS (${measured})` : "At its original level");
+}
+
+/** This is what will be heard, null for nothing. What one recording needs may be far too loud for the next. */
+export function setSound(next) {
+  sound = next;
+  byId("gain").value = 0;
+  retune();
+}
+
+/** Another band, level or sound: measure what is heard, where that is wanted; -> LUFS, null where it is not. */
+export async function retune() {
+  const asked = (turn += 1);
+  even_db = 0;
+  rewire();
+  if (!sound || !isEven()) return null;
+  const limits = band();
+  const wire = (offline, from) => (limits ? bandPass(offline, from, limits.low_hz, limits.high_hz) : from);
+  const lufs = await measureLoudness(sound.samples, sound.rate_hz, wire);
+  if (asked !== turn) return null;
+  even_db = gainTo(lufs);
+  rewire();
+  return lufs;
+}
+
 export function rewire() {
   const decibels = Number(byId("gain").value);
   byId("gain").setAttribute("aria-valuetext", `${decibels} decibels`);
@@ -63,11 +107,6 @@ export function rewire() {
   end?.disconnect();
   const limits = band();
   const filtered = limits === null ? source : bandPass(context, source, limits.low_hz, limits.high_hz);
-  end = lift(context, filtered, decibels);
+  end = lift(context, filtered, decibels + even_db);
   end.connect(context.destination);
-}
-
-export function resetGain() {
-  byId("gain").value = 0;
-  rewire();
 }

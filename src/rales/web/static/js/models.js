@@ -36,6 +36,9 @@ export async function refresh() {
   update({ models, model: isThere(state.model) ? state.model : first, compare: isThere(state.compare) ? state.compare : "" });
   byId("model").value = state.model;
   byId("compare").value = state.compare;
+  const { version } = await call("GET", "/health");
+  byId("about").replaceChildren(`Rales ${version}, serving:`, ...models.filter(({ digest }) => digest).map(({ name, recipe, digest }) =>
+    h("span", { className: "figures" }, ` ${name} (${recipe}), digest ${digest.slice(0, 16)};`)));
 }
 
 /** Whether a model tells the classes apart that the page shows. */

@@ -15,8 +15,8 @@ export const withoutSuffix = (path) => {
 };
 
 /** Files that came together, {path, …} each, suffixes of recordings, paths of the recordings that are in the list
- * -> {sounds, refused}: recordings as {sound, text, events} with the annotation and the file of events or null, and sentences
- * about what is not taken.
+ * -> {sounds, late, refused}: recordings as {sound, text, events} with the annotation and the file of events or null,
+ * annotations whose recordings are in the list, and sentences about what is not taken.
  *
  * An annotation lies in the folder of its recording and is named like it; letters' case counts only where both ways of
  * writing it are there. A file of events is called so behind the name of its recording: anna_events.txt. */
@@ -50,12 +50,9 @@ export function paired(files, suffixes, listed) {
   const known = new Set(listed.map(lowerName));
   const [late, alone] = [[], []];
   for (const text of left) (known.has(lowerName(text.path)) ? late : alone).push(text);
-  if (late.length)
-    refused.push(`${names(late)}: the recording is in the list already; to use this annotation, remove the recording there `
-      + "and send both together");
   if (alone.length) refused.push(`${names(alone)}: an annotation without its recording, which has the same name and folder`);
   if (others.length) refused.push(`${names(others)}: not a recording that is known here (${suffixes.join(", ")})`);
-  return { sounds, refused };
+  return { sounds, late, refused };
 }
 
 /** visit1/Anna_events.raven.txt -> visit1/anna */

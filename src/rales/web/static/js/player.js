@@ -3,7 +3,7 @@
 import { bytes } from "./api.js";
 import { byId, clock } from "./dom.js";
 import { filling, showing, xOf } from "./geometry.js";
-import { prepare, resetGain, rewire } from "./listening.js";
+import { prepare, retune, rewire, setSound, startLevel } from "./listening.js";
 import * as overview from "./overview.js";
 import * as spectrogram from "./spectrogram.js";
 import { pathOf, selectedCycle, state, update, when } from "./state.js";
@@ -31,11 +31,13 @@ export function start() {
   for (const name of ["band", "low", "high", "gain"])
     for (const field of document.querySelectorAll(`#${name}, [name=${name}]`))
       field.addEventListener("input", () => {
-        rewire();
+        if (name === "gain") rewire();
+        else retune();
         update({ band: null }); // the axis shows it
       });
   for (const field of document.querySelectorAll("[name=speed]"))
     field.addEventListener("input", () => setSpeed(Number(field.value)));
+  startLevel();
   media.preservesPitch = false; // half speed sounds an octave lower: nothing is stretched, so no click is smeared
 }
 
@@ -51,28 +53,39 @@ export function empty() {
   byId("clock").textContent = `${clock(0)} / ${clock(0)}`;
   overview.load(null);
   spectrogram.empty();
-  resetGain(); // what one recording needs may be far too loud for the next
+  setSound(null);
 }
 
-/** Load a recording's sound into the empty player; resolves when it can be played. Errors: it cannot be loaded. */
-export async function load(recording) {
+/** Ask for a recording's sound, for `load`; it comes while other things about the recording do. */
+export function fetchSound(recording) {
   coming = new AbortController();
   const { signal } = coming;
-  const { content } = await bytes(`${pathOf(recording)}/audio`, signal);
+  const answer = bytes(`${pathOf(recording)}/audio`, signal);
+  answer.catch(() => {}); // whoever loads it hears of it
+  return { signal, answer };
+}
+
+/** Load a sound that was asked for into the empty player; resolves when it can be played. Errors: it cannot be loaded. */
+export async function load({ signal, answer }) {
+  const { content } = await answer;
   if (signal.aborted) return; // another recording was opened meanwhile
   const { samples, rate_hz } = readWav(content);
   address = URL.createObjectURL(new Blob([content], { type: "audio/wav" }));
-  await new Promise((resolve, reject) => {
+  const playable = new Promise((resolve, reject) => {
     media.addEventListener("canplay", resolve, { once: true, signal });
     media.addEventListener("error", () => reject(new Error("The browser cannot play it")), { once: true, signal });
     signal.addEventListener("abort", resolve);
     media.src = address;
   });
-  if (signal.aborted) return;
-  setSpeed(Number(document.querySelector("[name=speed]:checked").value));
+  const view = { start_s: 0, end_s: Math.min(state.current.duration_s, WIDEST_S) };
+  update({ view }); // the picture is on its way while the browser makes ready to play
   spectrogram.load(samples, rate_hz);
   overview.load(samples);
-  update({ heard: true, level: levelWords(samples), view: { start_s: 0, end_s: Math.min(state.current.duration_s, WIDEST_S) } });
+  await playable;
+  if (signal.aborted) return;
+  setSpeed(Number(document.querySelector("[name=speed]:checked").value));
+  setSound({ samples, rate_hz });
+  update({ heard: true, level: levelWords(samples), view });
   showTime();
 }
 

@@ -2,6 +2,7 @@
 
 import { LABELS, colour } from "./classes.js";
 import { byId, h, percent } from "./dom.js";
+import { longList } from "./long_list.js";
 import { folderOf } from "./pairing.js";
 import { state, when } from "./state.js";
 
@@ -13,11 +14,15 @@ const ANSWERED = ["abnormal", "crackle", "wheeze"]; // orders by what a model sa
 
 let open = () => {};
 let shownOpen = null; // id of the recording that was scrolled to
+let rows = null; // what is shown of the list
+let found = { of: [], shown: [] }; // what the list was made of, and it
+const { compare } = new Intl.Collator(undefined, { numeric: true });
 
 /** `openRecording(id)` opens one, `changed()` hears that the order or the filters are other ones. */
 export function start(openRecording, changed) {
   open = openRecording;
-  when(["recordings", "current"], showList);
+  rows = longList(byId("list"), byId("list").closest(".queue-list"));
+  when(["recordings", "current", "whole", "begun", "taken"], showList);
   for (const id of ["find", "show", "order"])
     byId(id).addEventListener("input", () => {
       changed();
@@ -30,7 +35,13 @@ export function start(openRecording, changed) {
 
 /** -> the recordings that the filters let through, in the order chosen. */
 export function listed() {
-  const find = byId("find").value.trim().toLowerCase();
+  const chosen = [byId("find").value.trim().toLowerCase(), byId("show").value, byId("order").value];
+  const of = [state.recordings, ...chosen];
+  if (of.some((part, number) => part !== found.of[number])) found = { of, shown: arranged(...chosen) };
+  return found.shown;
+}
+
+function arranged(find, show, order) {
   const filters = {
     all: () => true,
     open: (facts) => !facts.reviewed,
@@ -40,7 +51,8 @@ export function listed() {
   };
   for (const [value, , names] of LABELS.findings)
     filters[value] = (facts) => names.some((name) => facts.findings[name]);
-  const byTitle = (a, b) => title(a).localeCompare(title(b), undefined, { numeric: true });
+  const titles = new Map(state.recordings.map((facts) => [facts, title(facts)]));
+  const byTitle = (a, b) => compare(titles.get(a), titles.get(b));
   const answer = (name) => (a, b) => (b.answers?.[name] ?? -1) - (a.answers?.[name] ?? -1) || byTitle(a, b);
   const orders = {
     added: () => 0,
@@ -50,11 +62,11 @@ export function listed() {
     crackle: answer("crackle"),
     wheeze: answer("wheeze"),
     quality: (a, b) => isGood(a) - isGood(b) || byTitle(a, b),
-    patient: (a, b) => patientOf(a).localeCompare(patientOf(b), undefined, { numeric: true }) || byTitle(a, b),
+    patient: (a, b) => compare(patientOf(a), patientOf(b)) || byTitle(a, b),
   };
   return state.recordings
-    .filter((facts) => title(facts).toLowerCase().includes(find) && filters[byId("show").value](facts))
-    .sort(orders[byId("order").value]);
+    .filter((facts) => titles.get(facts).toLowerCase().includes(find) && filters[show](facts))
+    .sort(orders[order]);
 }
 
 const isGood = (facts) => 2 * facts.judged + !facts.quality_reason + 4 * (facts.status !== "failed");
@@ -68,22 +80,25 @@ function showList() {
   byId("filters").hidden = byId("all").hidden = all === 0;
   const done = state.recordings.filter((facts) => facts.reviewed).length;
   const waiting = state.recordings.filter((facts) => facts.status === "waiting").length;
-  const parts = [`${done} of ${all} reviewed`, waiting ? `${waiting} wait for the model` : null];
+  const { whole, taken } = state;
+  const parts = [`${done} of ${all}${whole ? "" : " so far"} reviewed`, waiting ? `${waiting} wait for the model` : null];
+  if (taken) parts.push(`${taken[0]} of ${taken[1]} files taken in`);
   if (shown.length < all) parts.push(`${shown.length} shown`);
-  byId("count").textContent = all ? parts.filter(Boolean).join(" · ") : "";
+  byId("count").textContent = all || taken ? parts.filter(Boolean).join(" · ") : "";
   byId("done").hidden = all === 0;
   byId("done").firstElementChild.style.width = `${(100 * done) / Math.max(1, all)}%`;
   const order = byId("order").value;
   const asked = all && ANSWERED.includes(order);
   byId("answers-note").textContent = asked ? (state.models.find((model) => model.default)?.answers ?? "") : "";
-  const focused = document.activeElement?.dataset?.recording;
   const grouped = order === "patient";
-  byId("list").replaceChildren(...shown.flatMap((facts, index) => {
-    const begins = grouped && (index === 0 || patientOf(shown[index - 1]) !== patientOf(facts));
-    return begins ? [group(patientOf(facts)), entry(facts, order)] : [entry(facts, order)];
+  const { id } = state.current ?? {};
+  rows.show(shown.flatMap((facts, index) => {
+    const waits = facts.status === "waiting" ? state.begun : null;
+    const row = { key: facts.id, stamp: [facts, order, facts.id === id, state.reader, waits], make: () => entry(facts, order) };
+    const patient = grouped && patientOf(facts);
+    const begins = grouped && (index === 0 || patientOf(shown[index - 1]) !== patient);
+    return begins ? [{ key: `patient ${patient}`, stamp: [], make: () => group(patient) }, row] : [row];
   }));
-  const again = focused && byId("list").querySelector(`[data-recording="${focused}"]`);
-  again?.focus();
   if (!byId("list").contains(document.activeElement)) showOpen();
 }
 
@@ -92,7 +107,7 @@ function showOpen() {
   const { id } = state.current ?? {};
   if (id === shownOpen) return;
   shownOpen = id;
-  byId("list").querySelector("[aria-current=true]")?.scrollIntoView({ block: "nearest" });
+  rows.reveal(id);
 }
 
 const group = (name) => h("li", { className: "group" }, !name ? "No patient known" : name.endsWith("/") ? name : `Patient ${name}`);
@@ -103,7 +118,6 @@ function entry(facts, order) {
     h("span", { className: "entry-name" }, ...titled(facts)),
     h("span", { className: "entry-count figures" }, progress(facts)),
     h("span", { className: "entry-facts" }, ...about(facts, order)));
-  button.dataset.recording = facts.id;
   if (facts.id === state.current?.id) button.setAttribute("aria-current", "true");
   return h("li", { className: facts.reviewed ? "reviewed" : "" }, button);
 }
@@ -126,7 +140,10 @@ export const title = (facts) => folderOf(facts.path) + facts.name;
 export const titled = (facts) => [h("span", { className: "folder" }, folderOf(facts.path)), facts.name];
 
 function about(facts, order) {
-  if (facts.status === "waiting") return [facts.ahead ? `waits, ${facts.ahead} before it` : "the model listens …"];
+  if (facts.status === "waiting") {
+    const before = facts.turn - state.begun; // less than one, or not a number, while it is worked on
+    return [before > 0 ? `waits, ${before} before it` : "the model listens …"];
+  }
   if (facts.status === "failed") return [h("span", { className: "bad" }, facts.problem)];
   const place = [PLACES[facts.location], facts.device].filter(Boolean).join(" · ");
   const counts = LABELS.names.filter((name) => facts.findings[name]).map((name) =>

@@ -2,7 +2,8 @@
 
 import { call } from "./api.js";
 import { alarm, byId, h, tell } from "./dom.js";
-import { close, openRecording, refresh, showExample } from "./recordings.js";
+import { refresh } from "./listing.js";
+import { close, openRecording, showExample } from "./recordings.js";
 import { saveNow } from "./saving.js";
 import { EXAMPLE, state, update, when } from "./state.js";
 

@@ -10,12 +10,11 @@ import * as player from "./player.js";
 import { PLACES, listed, start as startQueue, title, titled } from "./queue.js";
 import { based, dismiss, newer, saveNow } from "./saving.js";
 import { scoreMissing } from "./scores.js";
-import { EXAMPLE, asReader, later, pathOf, state, update, when } from "./state.js";
+import { EXAMPLE, asReader, mergeLines, pathOf, state, update, updateLine, when } from "./state.js";
 
-const POLL_MS = 200; // for a recording that waits, and more for many
-const LONGEST_POLL_MS = 2000;
-let timer = 0;
 let scoring = Promise.resolve();
+const marking = new Map(); // id -> whether it is reviewed, until the service has heard of it
+let asked = null; // line for which the answers of the open recording were asked for
 let opened = 0; // counts, so that an answer for what has been left meanwhile is known as one
 let opening = null; // id of the recording that is on its way, until it can be heard
 let queue = []; // ids as the list had them when a recording was opened; an edit may move that one elsewhere
@@ -24,31 +23,31 @@ export function start() {
   when(["heard", "current"], showLoading);
   when(["cycles", "current"], showExports);
   when(["level"], showFacts);
+  when(["recordings", "current"], followLine);
   startQueue(openRecording, () => (queue = []));
   byId("reviewed").addEventListener("change", () => setReviewed(byId("reviewed").checked));
   byId("remove").addEventListener("click", remove);
-  byId("export-project").addEventListener("click", async () => {
-    await saveNow();
-    download(`/sessions/${state.session}/project/export`);
-  });
+  byId("export-segments").hidden = LABELS.independent; // of which a cycle may have several
+  for (const what of ["project", "segments"])
+    byId(`export-${what}`).addEventListener("click", async () => {
+      await saveNow();
+      download(`/sessions/${state.session}/${what}/export`);
+    });
   saveAs("export", (form) => asReader(`/recordings/${state.current.id}/export?format=${form}`));
   saveAs("export-all", (form) => asReader(`/sessions/${state.session}/export?format=${form}`));
 }
 
-/** Ask for the session's list again, and again while something waits. */
-export async function refresh() {
-  clearTimeout(timer);
-  if (!state.session) return update({ recordings: [] });
-  const { session, reader, round } = state;
-  const { recordings } = await call("GET", asReader(`/sessions/${session}`));
-  if (session !== state.session || reader !== state.reader || round !== state.round) return;
-  const known = new Map(state.recordings.map((facts) => [facts.id, facts]));
-  update({ recordings: recordings.map((facts) => later(known.get(facts.id), facts)) }); // saved while that was asked
-  const open = recordings.find((facts) => facts.id === state.current?.id);
-  if (open && open.status !== state.current.status) await showAnswers(open.id, opened);
-  const waiting = recordings.filter((facts) => facts.status === "waiting").length;
-  const pause_ms = Math.min(POLL_MS * waiting, LONGEST_POLL_MS);
-  if (waiting) timer = setTimeout(() => refresh().catch(() => {}), pause_ms);
+/** The open recording is reviewed if its line says so, which may be known from another tab, or later than what was asked
+ * for when it was opened; and once the model has answered for it, what it says is shown. */
+function followLine() {
+  const { current } = state;
+  const facts = current && state.recordings.find(({ id }) => id === current.id);
+  if (!facts) return;
+  current.reviewed = marking.get(current.id) ?? facts.reviewed;
+  byId("reviewed").checked = current.reviewed;
+  if (facts.status === current.status || asked === facts) return;
+  asked = facts;
+  showAnswers(facts.id, opened).catch(() => {}); // its next line asks again
 }
 
 /** Open a recording: its sound, its picture, its cycles. What was open cannot be heard or judged from here on. */
@@ -64,9 +63,11 @@ export async function openRecording(id) {
   leave(`Loading ${name} …`);
   try {
     await saveNow();
+    if (number !== opened) return;
+    const sound = player.fetchSound(id);
     if (!(await showAnswers(id, number))) return;
     if (id !== EXAMPLE) localStorage.setItem(`rales-open-${state.session}`, id);
-    await player.load(id);
+    await player.load(sound);
     if (number === opened && document.activeElement === document.body) focused?.focus();
   } catch (error) {
     if (number !== opened || error.name === "AbortError") return;
@@ -173,11 +174,14 @@ export function step(by) {
 export async function setReviewed(reviewed) {
   const { current } = state;
   if (!current || state.reader) return; // a reader has reviewed what is decided
-  await call("PATCH", `/recordings/${current.id}`, { reviewed });
-  current.reviewed = reviewed;
-  if (state.current?.id === current.id) byId("reviewed").checked = reviewed;
+  marking.set(current.id, reviewed);
+  try {
+    updateLine(await call("PATCH", `/recordings/${current.id}`, { reviewed }), "");
+  } finally {
+    marking.delete(current.id);
+    followLine();
+  }
   say(reviewed ? "Reviewed" : "Not reviewed");
-  await refresh();
 }
 
 async function remove() {
@@ -187,7 +191,7 @@ async function remove() {
   await call("DELETE", `/recordings/${current.id}`);
   dismiss(current.id);
   close();
-  await refresh();
+  mergeLines([], [current.id]);
   showExample();
 }
 

@@ -6,6 +6,7 @@ import { LABELS } from "./classes.js";
 import * as cycles from "./cycles.js";
 import { byId, say, tell } from "./dom.js";
 import { change, undo } from "./edits.js";
+import { whole } from "./listing.js";
 import * as player from "./player.js";
 import { listed } from "./queue.js";
 import { openRecording, scored, setReviewed } from "./recordings.js";
@@ -84,6 +85,7 @@ export async function nextDoubt() {
   if (leading) return; // a recording is being opened
   leading = true;
   try {
+    await whole().catch(() => {}); // the least certain of all
     let cycle = leastCertain();
     while (!cycle) {
       if (state.current) await leaveRecording();

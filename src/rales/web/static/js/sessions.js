@@ -2,7 +2,8 @@
 
 import { call } from "./api.js";
 import { ask, byId, h } from "./dom.js";
-import { close, openRecording, refresh, showExample } from "./recordings.js";
+import { refresh } from "./listing.js";
+import { close, openRecording, showExample } from "./recordings.js";
 import { dismiss } from "./saving.js";
 import { state, update, when } from "./state.js";
 
@@ -43,9 +44,15 @@ async function enter(session) {
   update({ session, recordings: [] });
   await refresh();
   const last = localStorage.getItem(`rales-open-${session}`);
-  const open = state.recordings.find((facts) => facts.id === last) ?? state.recordings[0];
-  if (open) await openRecording(open.id);
+  const open = (await isThere(last)) ? last : state.recordings[0]?.id;
+  if (open) await openRecording(open);
   else showExample();
+}
+
+/** Whether a recording is in the session, of whose list only a part may be there. */
+async function isThere(id) {
+  if (!id || state.whole || state.recordings.some((facts) => facts.id === id)) return state.recordings.some((facts) => facts.id === id);
+  return (await call("GET", `/recordings/${id}`).catch(() => null))?.session === state.session;
 }
 
 async function rename() {

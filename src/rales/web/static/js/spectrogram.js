@@ -76,9 +76,10 @@ function paint() {
   const light = isLight(state.picture);
   if (colours.light !== light) colours = { light, table: palette(light) };
   byId("sight").dataset.light = light;
-  canvas.width = Math.round(width * sharp);
-  canvas.height = Math.round(height * sharp);
+  const size = [width, height].map((side) => Math.round(side * sharp));
+  if (canvas.width !== size[0] || canvas.height !== size[1]) [canvas.width, canvas.height] = size; // which wipes it
   const context = canvas.getContext("2d");
+  context.resetTransform();
   context.fillStyle = light ? "#ffffff" : "#000004";
   context.fillRect(0, 0, canvas.width, canvas.height);
   if (!state.current || length === 0) return;

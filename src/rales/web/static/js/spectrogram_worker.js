@@ -26,7 +26,8 @@ async function work() {
     if (about.loudness) {
       const hop = Math.max(about.window / 2, Math.ceil(samples.length / LOOKED_AT));
       const columns = Math.max(1, Math.floor(samples.length / hop));
-      const level = highLevel(tile(samples, { ...about, hop, first: 0, columns }), about.bins, Math.ceil(about.size * Math.max(RUMBLE, 2 / about.window)));
+      const looked = tile(samples, { ...about, hop, first: 0, columns, most_looks: 1 }); // the picture waits for it
+      const level = highLevel(looked, about.bins, Math.ceil(about.size * Math.max(RUMBLE, 2 / about.window)));
       postMessage({ turn, key, level });
     } else {
       const levels = tile(samples, about);

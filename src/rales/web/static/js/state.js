@@ -4,6 +4,9 @@ export const state = {
   sessions: [],
   session: null, // id
   recordings: [], // facts of the list
+  whole: true, // whether all of them are there
+  begun: 0, // turn of the recording that the model works on
+  taken: null, // files of the folder that are taken in, and all of them
   current: null, // detail of the open recording
   heard: false, // whether its sound is in the player, so that it can be judged
   level: "", // how loud it is, in words
@@ -48,12 +51,21 @@ export const whoReads = () => (state.reader ? `${state.round} ${state.reader}` :
 /** A recording's line in the list is now this one, unless a later state of it is known already, or somebody else reads than
  * `who`, whose line it is. */
 export function updateLine(facts, who) {
-  if (who !== whoReads()) return;
-  update({ recordings: state.recordings.map((each) => (each.id === facts.id ? later(each, facts) : each)) });
+  if (who === whoReads() && state.recordings.some(({ id }) => id === facts.id)) mergeLines([facts], []);
 }
 
-/** Two lines of one recording -> the one that knows of more revisions, else the second. */
-export const later = (one, other) => (one && one.revision > other.revision ? one : other);
+/** Lines that have come and ids of recordings that are gone -> the list with them; `more` is changed along with it. A line
+ * may be overtaken by a later one on its way. */
+export function mergeLines(lines, gone, more = {}) {
+  const list = new Map(state.recordings.map((facts) => [facts.id, facts]));
+  for (const facts of lines) {
+    const known = list.get(facts.id);
+    if (!known || known.changed <= facts.changed) list.set(facts.id, facts);
+  }
+  for (const id of gone) list.delete(id);
+  const changed = lines.length || gone.length;
+  update({ ...more, ...(changed ? { recordings: [...list.values()] } : {}) });
+}
 
 export const EXAMPLE = "example"; // the recording that is shown where there is none; what is done to it is not kept
 

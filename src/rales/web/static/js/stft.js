@@ -84,9 +84,9 @@ function powers(samples, window, size, bins, centres, out) {
 /** 16-bit samples -> levels of `columns` columns from the one numbered `first` on, column by column, the lowest bin first.
  *
  * Column i shows what lies around sample (i + 1/2) hop; of a hop wider than the window, the loudest of several looks. */
-export function tile(samples, { window, size, bins, hop, first, columns }) {
+export function tile(samples, { window, size, bins, hop, first, columns, most_looks = MOST_LOOKS }) {
   const levels = new Uint8Array(columns * bins);
-  const looks = Math.min(MOST_LOOKS, Math.max(1, Math.ceil(hop / window)));
+  const looks = Math.min(most_looks, Math.max(1, Math.ceil(hop / window)));
   const found = [new Float64Array(bins), new Float64Array(bins)];
   for (let column = 0; column < columns; column += 2) {
     found.forEach((each) => each.fill(0));

@@ -2,9 +2,11 @@
 
 import { call } from "./api.js";
 import { byId, h, say } from "./dom.js";
+import { preview } from "./imports.js";
 import { names, paired, withoutSuffix } from "./pairing.js";
-import { isOpen, openRecording, refresh } from "./recordings.js";
-import { state, when } from "./state.js";
+import { whole } from "./listing.js";
+import { isOpen, openRecording } from "./recordings.js";
+import { mergeLines, state, when, whoReads } from "./state.js";
 
 const AT_ONCE = 2;
 
@@ -47,9 +49,11 @@ async function send(files, session = state.session, unread = []) {
   byId("refused").replaceChildren();
   if (unread.length) refuse(`${names(unread)}: cannot be read; is it still there, and may it be opened?`);
   const { suffixes } = state.limits ?? (await call("GET", "/limits"));
+  await whole().catch(() => {}); // else what is there already is not known
   const listed = session && session === state.session ? state.recordings.map((facts) => facts.path) : [];
-  const { sounds, refused } = paired(files, suffixes, listed);
+  const { sounds, late, refused } = paired(files, suffixes, listed);
   refused.forEach(refuse);
+  if (late.length) await preview(late);
   if (sounds.length === 0) return;
   if (!session) {
     await sessionReady();
@@ -73,13 +77,13 @@ async function work() {
     if (events) body.append("events", events.file);
     try {
       const facts = await call("POST", `/sessions/${session}/recordings`, body);
+      if (session === state.session && !whoReads()) mergeLines([facts], []); // a reader's line comes by itself
       if (!isOpen() && session === state.session) await openRecording(facts.id);
     } catch (error) {
       if (error.status === 409 && !text && !events) twice.push(sound);
       else refuse(error.message.includes(withoutSuffix(sound.path)) ? error.message : `${sound.path}: ${error.message}`);
     }
     done += 1;
-    await refresh().catch(() => {});
   }
   working -= 1;
   showProgress();

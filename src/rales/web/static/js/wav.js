@@ -15,7 +15,10 @@ export function readWav(bytes) {
       }
       if (kind === "data" && rate_hz) {
         const end = Math.min(at + 8 + size, bytes.length);
-        return { samples: new Int16Array(bytes.slice(at + 8, end - ((end - at) % 2)).buffer), rate_hz };
+        const many = (end - at - 8) >> 1;
+        const there = bytes.byteOffset + at + 8; // ten minutes are 19 MB, which nobody copies without need
+        if (there % 2 === 0) return { samples: new Int16Array(bytes.buffer, there, many), rate_hz };
+        return { samples: new Int16Array(bytes.slice(at + 8, at + 8 + 2 * many).buffer), rate_hz };
       }
       at += 8 + size + (size % 2);
     }
@@ -25,9 +28,10 @@ export function readWav(bytes) {
 
 /** Samples -> {peak_db, clipped} as they stand beside the name: dB below full scale, share of samples at its ends. */
 export function measureLevel(samples) {
-  let [peak, clipped] = [0, 0];
-  for (const sample of samples) {
-    const size = Math.abs(sample);
+  let peak = 0;
+  let clipped = 0;
+  for (let i = 0; i < samples.length; i += 1) { // a list that is iterated takes ten times as long
+    const size = samples[i] < 0 ? -samples[i] : samples[i];
     if (size > peak) peak = size;
     if (size >= 32767) clipped += 1;
   }
@@ -39,10 +43,12 @@ export function peaksOf(samples, columns) {
   return Array.from({ length: columns }, (_, column) => {
     const from = Math.floor((column * samples.length) / columns);
     const to = Math.max(from + 1, Math.floor(((column + 1) * samples.length) / columns));
-    let [low, high] = [0, 0];
+    let low = 0;
+    let high = 0;
     for (let i = from; i < to && i < samples.length; i += 1) {
-      if (samples[i] < low) low = samples[i];
-      if (samples[i] > high) high = samples[i];
+      const sample = samples[i];
+      if (sample < low) low = sample;
+      else if (sample > high) high = sample;
     }
     return [low / 32768, high / 32768];
   });

@@ -1,0 +1,253 @@
+"""The page under load: python -m benchmarks.page_load [--recordings N] [--minutes N]    (0: leave that part out)
+
+Prints a table: how long the service takes for each part of the list of a session of 10,000 recordings, how soon the
+page shows its first rows and all of it, and how many rows are elements; how soon a recording of ten minutes has its
+picture, and how even the frames are while it is scrolled from end to end; how much of the processors a page that nobody
+touches and its service take; how much room a session takes beside the files that were sent. Everything is simulated.
+"""
+
+import argparse
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import httpx
+import numpy as np
+import soundfile
+from benchmarks.web import FLAGS, chromium, family, until_up
+from playwright.sync_api import Page, sync_playwright
+
+from rales.web.store import Store
+
+TICKS = os.sysconf("SC_CLK_TCK")
+IDLE_S = 20.0
+SCROLLED_S = 5.0
+FIRST_ROWS = "() => document.querySelectorAll('#list .entry').length > 0"
+# Whether the picture holds more than one colour
+DRAWN = """() => {
+  const canvas = document.querySelector("#picture");
+  if (!canvas.width) return false;
+  const { data } = canvas.getContext("2d").getImageData(canvas.width / 2, canvas.height / 2, 60, 20);
+  const colours = new Set(new Uint32Array(data.buffer));
+  return colours.size > 20;
+}"""
+# Seconds -> the times between frames while the view runs through the recording, and the tasks that took over 50 ms
+SCROLL = """async (seconds) => {
+  const { state, update } = await import("/static/js/state.js");
+  const longest = [];
+  const watch = new PerformanceObserver((list) => longest.push(...list.getEntries().map((entry) => entry.duration)));
+  watch.observe({ type: "longtask" });
+  const frames = [];
+  const begun = performance.now();
+  let before = begun;
+  await new Promise((resolve) => {
+    const step = (now) => {
+      frames.push(now - before);
+      before = now;
+      if (now - begun > 1000 * seconds) return resolve();
+      const start_s = ((now - begun) / (1000 * seconds)) * (state.current.duration_s - 25);
+      update({ view: { start_s: Math.max(0, start_s), end_s: Math.max(0, start_s) + 25 } });
+      requestAnimationFrame(step);
+    };
+    requestAnimationFrame(step);
+  });
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  watch.disconnect();
+  return { frames: frames.slice(2), longest };
+}"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recordings", type=int, default=10_000)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    asked = parser.parse_args()
+    print(f"| {os.cpu_count()} cores | measured |\n|---|---|")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        place = Path(folder)
+        if asked.recordings:
+            write_sessions(place / "many", asked.recordings)
+            with_service(place / "many", lambda door, pid: measure_list(door, pid, browser.new_page()))
+        if asked.minutes:
+            sound = write_breaths(place / "long.wav", asked.minutes)
+            with_service(
+                place / "one", lambda door, _: measure_recording(door, sound, place / "one", browser.new_page())
+            )
+            say("room that it takes then, of the size of the file", f"{room(place / 'one') / sound.stat().st_size:.2f}")
+        browser.close()
+
+
+def say(what: str, found: str) -> None:
+    print(f"| {what} | {found} |", flush=True)
+
+
+def with_service(folder: Path, measure: Any) -> None:
+    """Call `measure(address with the token, process)` while a service works in a folder."""
+    command = [sys.executable, "-m", "rales", "serve", "--port=0", f"--folder={folder}"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as service:
+        try:
+            assert service.stderr is not None
+            door = service.stderr.readline().split()[-1]
+            until_up(door.partition("?")[0])
+            measure(door, service.pid)
+        finally:
+            service.terminate()
+            service.wait()
+
+
+def measure_list(door: str, pid: int, page: Page) -> None:
+    url = httpx.URL(door)
+    known = {"authorization": f"Bearer {url.params['token']}"}
+    with httpx.Client(base_url=f"http://{url.host}:{url.port}", headers=known, timeout=60) as client:
+        session = client.get("/sessions").json()[0]["id"]
+        for kind in ("not made yet", "made"):
+            times_s, many = list[float](), 0
+            place: str | None = ""
+            while place is not None:
+                begun = time.perf_counter()
+                answer = client.get(f"/sessions/{session}/recordings", params={"after": place})
+                times_s.append(time.perf_counter() - begun)
+                part = json.loads(answer.content)
+                many, place = many + len(part["recordings"]), part["next"]
+            slow = float(np.quantile(times_s, 0.95))
+            say(
+                f"a part of the list of {many:,} recordings, lines {kind}",
+                f"{1000 * median(times_s):.0f} ms (median), {1000 * slow:.0f} ms (p95) of {len(times_s)} answers",
+            )
+    begun = time.perf_counter()
+    page.goto(door)
+    page.wait_for_function(FIRST_ROWS)
+    first_s = time.perf_counter() - begun
+    page.wait_for_function("async () => (await import('/static/js/state.js')).state.whole")
+    rows = page.locator("#list .entry").count()
+    say("opening the page: first rows, whole list", f"{first_s:.2f} s, {time.perf_counter() - begun:.2f} s")
+    say("rows that are elements of the page", f"{rows}")
+    for order in ("name", "doubt"):
+        took_ms = page.evaluate(
+            """(order) => {
+              const begun = performance.now();
+              document.querySelector("#order").value = order;
+              document.querySelector("#order").dispatchEvent(new Event("input"));
+              return performance.now() - begun;
+            }""",
+            order,
+        )
+        say(f"another order of them ({order})", f"{took_ms:.0f} ms")
+    page.wait_for_timeout(10_000)  # until the decoder is warm and nothing is new
+    browser = [each for each in family(os.getpid()) if each != os.getpid() and each not in family(pid)]
+    before = processor_s(family(pid)), processor_s(browser)
+    page.wait_for_timeout(1000 * IDLE_S)
+    after = processor_s(family(pid)), processor_s(browser)
+    spent = [100 * (now - was) / IDLE_S for was, now in zip(before, after, strict=True)]
+    say("an idle service, an idle page (of one core)", f"{spent[0]:.2f} %, {spent[1]:.2f} %")
+
+
+def measure_recording(door: str, sound: Path, store: Path, page: Page) -> None:
+    page.goto(door)
+    page.wait_for_selector("html[data-ready=yes]")
+    begun = time.perf_counter()
+    page.set_input_files("#files", [str(sound)])
+    page.wait_for_function("() => document.querySelectorAll('#list .entry').length === 1", timeout=120_000)
+    page.wait_for_function(DRAWN, timeout=120_000)
+    say("sending it: until its picture is there", f"{time.perf_counter() - begun:.2f} s")
+    page.wait_for_function(
+        "async () => (await import('/static/js/state.js')).state.current.status === 'ready'", timeout=240_000
+    )
+    times_s = []
+    for _ in range(5):
+        page.evaluate("async () => (await import('/static/js/recordings.js')).close()")
+        times_s.append(
+            page.evaluate(
+                f"""async () => {{
+                  const drawn = {DRAWN};
+                  const begun = performance.now();
+                  document.querySelector("#list .entry").click();
+                  while (!drawn()) await new Promise(requestAnimationFrame);
+                  return (performance.now() - begun) / 1000;
+                }}"""
+            )
+        )
+    say("opening it: until its picture is there", f"{median(times_s):.2f} s (median of {len(times_s)})")
+    page.evaluate(SCROLL, SCROLLED_S)
+    found = page.evaluate(SCROLL, SCROLLED_S)
+    frames = found["frames"]
+    say(
+        f"scrolling through it in {SCROLLED_S:g} s: time between frames",
+        f"{median(frames):.1f} ms (median), {np.quantile(frames, 0.95):.1f} ms (p95)",
+    )
+    say(
+        "tasks of over 50 ms meanwhile",
+        f"{len(found['longest'])}, the longest {max(found['longest'], default=0):.0f} ms",
+    )
+    say("room that it takes while it is used, of the size of the file", f"{room(store) / sound.stat().st_size:.2f}")
+
+
+def room(store: Path) -> int:
+    """-> bytes of all files of a service's folder but its example."""
+    return sum(each.stat().st_size for each in store.rglob("*") if each.is_file() and "example" not in each.parts)
+
+
+def processor_s(processes: list[int]) -> float:
+    """-> processor time of processes so far."""
+    total = 0
+    for each in processes:
+        try:
+            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        total += int(fields[11]) + int(fields[12])
+    return total / TICKS
+
+
+def write_breaths(path: Path, minutes: float) -> Path:
+    """Breath-like noise at 44.1 kHz, 16 bits."""
+    random, seconds = np.random.default_rng(0), round(60 * minutes)
+    with soundfile.SoundFile(path, "w", 44100, 1, "PCM_16") as file:
+        for second in range(seconds):
+            breath = 0.1 * (1 + np.sin(2 * np.pi * (second + np.arange(44100) / 44100) / 2.7))
+            file.write(breath * random.standard_normal(44100) * 0.3)
+    return path
+
+
+def write_sessions(folder: Path, many: int) -> None:
+    """A store of one session in which the model has answered for all; its files of sound are empty."""
+    store, random, names = Store(folder), np.random.default_rng(0), ("normal", "crackle", "wheeze", "both")
+    session, now = store.new_session("many"), time.time()
+    recordings, scores, originals = list[Any](), list[Any](), list[Any]()
+    for number in range(many):
+        recording, name = secrets.token_hex(8), f"{101 + number // 10}_{number % 10}b1_Al_sc_Meditron"
+        spans = [{"start_s": 2.5 * cycle, "end_s": 2.5 * cycle + 2.5} for cycle in range(7)]
+        shares = random.dirichlet(np.ones(4), 7).tolist()
+        labels = [names[int(np.argmax(each))] for each in shares]
+        said = [
+            {**span, "label": label, **{f"p_{name}": p for name, p in zip(names, each, strict=True)}}
+            for span, label, each in zip(spans, labels, shares, strict=True)
+        ]
+        begun = [{**span, "label": label, "confirmed": False} for span, label in zip(spans, labels, strict=True)]
+        recordings.append((recording, session, name, now + number / 1000, f"{name}.wav", recording))
+        scores.append((recording, "rales", now + 1, json.dumps(said)))
+        originals.append((recording, "segment", json.dumps(begun)))
+        store.place(recording).mkdir(parents=True)
+        for file in ("audio.wav", "page.wav"):
+            (store.place(recording) / file).touch()
+    with store.open() as db:
+        db.execute("BEGIN IMMEDIATE")
+        db.executemany(
+            "INSERT INTO recordings (id, session, name, added, duration_s, rate_hz, channels, status, path, digest) "
+            "VALUES (?, ?, ?, ?, 20, 4000, 1, 'ready', ?, ?)",
+            recordings,
+        )
+        db.executemany("INSERT INTO scores VALUES (?, ?, ?, ?)", scores)
+        db.executemany("INSERT INTO originals VALUES (?, ?, ?)", originals)
+
+
+if __name__ == "__main__":
+    main()

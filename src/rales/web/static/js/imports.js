@@ -1,0 +1,65 @@
+// Annotations of recordings that are in the list already: what each would change is shown before it counts.
+
+import { call } from "./api.js";
+import { LABELS } from "./classes.js";
+import { alarm, byId, h, tell } from "./dom.js";
+import { names, withoutSuffix } from "./pairing.js";
+import { isOpen, openRecording, refresh } from "./recordings.js";
+import { saveNow } from "./saving.js";
+import { state } from "./state.js";
+
+let ready = []; // what is imported if a person says so: {recording, cycles, revision}
+
+export function start() {
+  byId("imports").addEventListener("close", () => {
+    if (byId("imports").returnValue === "yes") take(ready).catch((error) => alarm(error.message));
+    ready = [];
+  });
+}
+
+/** Files {file, path} -> a table of what is in them, beside what stands; a person takes all that can be read, or nothing. */
+export async function preview(files) {
+  if (state.reader) return alarm(`${names(files)}: choose no reader at the top left to import annotations, which stand for all`);
+  await saveNow();
+  const lines = [];
+  for (const each of files) lines.push(await look(each));
+  ready = lines.filter(({ cycles }) => cycles);
+  const many = (list, word) => `${list.length} ${word}${list.length === 1 ? "" : "s"}`;
+  const cycles = ready.flatMap((line) => line.cycles);
+  byId("imports-sum").textContent = `${many(cycles, "cycle")} for ${many(ready, "recording")}`
+    + (ready.length < lines.length ? `; ${lines.length - ready.length} of ${many(lines, "file")} cannot be used` : "")
+    + ". Nothing is changed yet; what stands now stays in the history.";
+  byId("imports-rows").replaceChildren(...lines.map(row));
+  byId("imports-yes").disabled = !ready.length;
+  byId("imports").returnValue = "no";
+  byId("imports").showModal();
+}
+
+/** One file -> {path, cycles, notes, replaced, revision, recording}; without cycles it cannot be used. */
+async function look({ file, path }) {
+  const alike = state.recordings.filter((facts) => withoutSuffix(facts.path).toLowerCase() === withoutSuffix(path).toLowerCase());
+  if (alike.length > 1) return { path, notes: [`${alike.length} recordings of this name are in the list; it could belong to each`] };
+  const [facts] = alike;
+  try {
+    const found = await call("POST", `/recordings/${facts.id}/annotation`, { name: path, text: await file.text() });
+    return { path, ...found, recording: facts.id, revision: facts.revision, replaced: facts };
+  } catch (error) {
+    return { path, notes: [error.message] };
+  }
+}
+
+function row({ path, cycles, notes, replaced }) {
+  const counts = (found) => Object.entries(found).filter(([, many]) => many).map(([name, many]) => `${many} ${LABELS.letters(name)}`).join(", ");
+  const byLabel = {};
+  for (const { label } of cycles ?? []) byLabel[label] = (byLabel[label] ?? 0) + 1;
+  const standing = replaced ? `${replaced.cycles} (${replaced.confirmed} confirmed)` : "–";
+  return h("tr", {}, h("th", { scope: "row" }, path), h("td", {}, cycles ? `${cycles.length}: ${counts(byLabel)}` : "not used"),
+    h("td", {}, standing), h("td", {}, notes.join("; ")));
+}
+
+async function take(lines) {
+  for (const { recording, cycles, revision } of lines) await call("POST", "/annotations", { recording, cycles, base: revision });
+  await refresh();
+  if (isOpen() && lines.some(({ recording }) => recording === state.current?.id)) await openRecording(state.current.id);
+  tell(`Annotations imported: ${lines.length}`);
+}

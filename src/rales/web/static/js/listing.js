@@ -1,0 +1,82 @@
+// The session's list: loaded in parts, then told by the service what changes, as it happens. A tab that nobody sees asks
+// nothing; a browser opens few connections to one place, and every tab that listens takes one.
+
+import { call } from "./api.js";
+import { asReader, mergeLines, state, update } from "./state.js";
+
+const AGAIN_MS = 5000; // to wait where the service refused to tell
+
+let loads = 0; // counts, so that an answer for what has been left meanwhile is known as one
+let stream = null;
+let since = null; // up to which change is known what there is, null before the list is there
+let again = 0; // timer
+let rest = Promise.resolve(); // until the whole list is there
+
+export function start() {
+  document.addEventListener("visibilitychange", follow);
+}
+
+/** Load the session's list anew; resolves with its first part, and `whole()` with all of it. Errors: Refused. */
+export async function refresh() {
+  const number = (loads += 1);
+  since = null;
+  follow();
+  if (!state.session) return update({ recordings: [], whole: true });
+  const path = asReader(`/sessions/${state.session}/recordings`);
+  const known = new Set();
+  const next = async (after) => {
+    const part = await call("GET", `${path}${path.includes("?") ? "&" : "?"}${new URLSearchParams({ after })}`);
+    if (number !== loads) return null;
+    for (const { id } of part.recordings) known.add(id);
+    mergeLines(part.recordings, part.next === null ? gone(known) : [], { ...part, whole: part.next === null });
+    return part;
+  };
+  update({ whole: false });
+  const first = await next("");
+  if (!first) return;
+  rest = others(first.next, next, () => {
+    since = first.mark; // the first one: what came after that may be missing in any part
+    follow();
+  });
+  rest.catch(() => number === loads && later()); // whoever waits hears of it
+}
+
+/** Resolves once the whole list is there. */
+export const whole = () => rest;
+
+async function others(after, next, done) {
+  while (after !== null) {
+    const part = await next(after);
+    if (!part) return;
+    after = part.next;
+  }
+  done();
+}
+
+/** What was in the list before and is not in the one that has come now. */
+const gone = (known) => state.recordings.filter(({ id }) => !known.has(id)).map(({ id }) => id);
+
+/** Listen for changes where somebody looks, and only there. */
+function follow() {
+  clearTimeout(again);
+  if (stream) stream.close();
+  stream = null;
+  if (since === null || document.hidden) return;
+  const path = asReader(`/sessions/${state.session}/changes`);
+  const mine = new EventSource(`${path}${path.includes("?") ? "&" : "?"}${new URLSearchParams({ since })}`);
+  stream = mine;
+  mine.addEventListener("message", ({ data, lastEventId }) => {
+    if (stream !== mine) return;
+    since = lastEventId;
+    const { recordings, gone: left, begun, taken } = JSON.parse(data);
+    mergeLines(recordings, left, { begun, taken });
+  });
+  mine.addEventListener("again", () => stream === mine && refresh().catch(later));
+  mine.addEventListener("error", () => stream === mine && mine.readyState === EventSource.CLOSED && later()); // else it tries again by itself
+}
+
+/** After a while, see whether the service answers again. */
+function later() {
+  clearTimeout(again);
+  again = setTimeout(() => (since === null ? refresh().catch(later) : follow()), AGAIN_MS);
+}

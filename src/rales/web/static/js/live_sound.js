@@ -1,0 +1,59 @@
+// What is known of sound that comes in: its level, and which part of it the service has confirmed. Nothing here touches
+// the page.
+
+const CLIPPED = 0.999; // of full scale
+
+/** Samples in -1 to 1 -> {peak_db, rms_db, clipped}: dB below full scale, and how many samples are at its ends. */
+export function levelOf(samples) {
+  let [peak, power, clipped] = [0, 0, 0];
+  for (const sample of samples) {
+    const size = Math.abs(sample);
+    if (size > peak) peak = size;
+    if (size >= CLIPPED) clipped += 1;
+    power += sample * sample;
+  }
+  return { peak_db: 20 * Math.log10(peak), rms_db: 10 * Math.log10(power / Math.max(1, samples.length)), clipped };
+}
+
+/** Decibels -> the place on a meter from -60 dBFS (0) to full scale (1). */
+export const placeOnMeter = (decibels) => Math.min(1, Math.max(0, 1 + decibels / 60));
+
+/** Sound on its way to the service: nothing is let go of before it was confirmed. */
+export function outbox() {
+  let held = []; // pieces behind the sample `from`
+  let from = 0;
+  let total = 0;
+  return {
+    push(samples) {
+      held.push(samples);
+      total += samples.length;
+    },
+    /** -> {at, samples} of what was not confirmed, `most` samples of it; null if there are fewer than `least`. */
+    next(least, most) {
+      if (total - from < Math.max(1, least)) return null;
+      const samples = new Float32Array(Math.min(total - from, most));
+      let at = 0;
+      for (const piece of held) {
+        if (at === samples.length) break;
+        const part = piece.subarray(0, samples.length - at);
+        samples.set(part, at);
+        at += part.length;
+      }
+      return { at: from, samples };
+    },
+    /** The service has everything before this sample. */
+    confirm(sample) {
+      while (held.length && from < sample) {
+        const gone = Math.min(held[0].length, sample - from);
+        held = gone === held[0].length ? held.slice(1) : [held[0].subarray(gone), ...held.slice(1)];
+        from += gone;
+      }
+    },
+    get total() {
+      return total;
+    },
+    get left() {
+      return total - from;
+    },
+  };
+}
