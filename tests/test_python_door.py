@@ -44,6 +44,7 @@ def test_all_ways_to_hand_over_a_sound_give_the_answer_of_its_file(recording: Pa
         found = rales.predict(given, model, cycles="windows")
         assert np.array_equal(found[P].to_numpy(), expected)
         assert (set(found["recording"]), set(found["path"])) == ({"waveform"}, {""})
+    assert model(recording, cycles="windows").equals(model.predict(recording, cycles="windows"))
     vectors = model.embed(samples, sample_rate=rate_hz, cycles="windows")
     assert np.array_equal(vectors, model.embed(recording, cycles="windows"))
 
