@@ -6,7 +6,7 @@ log-odds between the two. The picture without sound is the one that training mas
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,9 +22,6 @@ from rales.files.csv_cells import make_encodable, one_line
 from rales.inference import audio_reader
 from rales.inference.predictor import Predictor
 from rales.optional_packages import require_packages
-
-if TYPE_CHECKING:
-    from rales.inference.notebook_figure import NotebookFigure
 
 STEPS = 32
 STEPS_AT_ONCE = 8  # steps in memory together
@@ -76,7 +73,8 @@ class Explanation(NamedTuple):
     def _repr_png_(self) -> bytes | None:
         """-> the picture, which a notebook shows; None without the extra `report`, and it shows the line above."""
         try:
-            return draw_explanation(self)._repr_png_()
+            png: bytes = draw_explanation(self)._repr_png_()
+            return png
         except UsageError:
             return None
 
@@ -230,13 +228,13 @@ def plot_explanation(found: Explanation, out: Path) -> None:
         figure.savefig(beside, format="png", dpi=120)
 
 
-def draw_explanation(found: Explanation) -> "NotebookFigure":
+def draw_explanation(found: Explanation) -> Any:
     """-> the log-mel picture, and over it what each patch added (red) or took away (blue)."""
     require_packages("a picture", "report", "matplotlib")
-    from rales.inference.notebook_figure import NotebookFigure
+    from rales.inference.notebook_figure import make_notebook_figure
 
     why = found.attribution
-    figure = NotebookFigure(figsize=(10, 4.5), layout="constrained")
+    figure = make_notebook_figure(figsize=(10, 4.5), layout="constrained")
     axes = figure.subplots()
     rows, limit = len(why.hz), float(np.abs(why.grid).max()) or 1.0
     wide_s = 2 * why.time_s[0] * len(why.time_s)  # the last patch may reach beyond the clip

@@ -1,14 +1,17 @@
 """A picture that a notebook shows."""
 
 import io
+from typing import Any
 
-from matplotlib.figure import Figure
 
+def make_notebook_figure(**options: Any) -> Any:
+    """Options of matplotlib's Figure -> one that a notebook shows without pyplot, which keeps every figure in memory."""
+    from matplotlib.figure import Figure
 
-class NotebookFigure(Figure):
-    """matplotlib's figure, shown without pyplot, which alone tells a notebook how and keeps every figure in memory."""
+    class NotebookFigure(Figure):
+        def _repr_png_(self) -> bytes:
+            png = io.BytesIO()
+            self.savefig(png, format="png")
+            return png.getvalue()
 
-    def _repr_png_(self) -> bytes:
-        png = io.BytesIO()
-        self.savefig(png, format="png")
-        return png.getvalue()
+    return NotebookFigure(**options)

@@ -469,7 +469,7 @@ class Predictor:
         progress: bool = False,
         metrics: Sequence[str] = (),
     ) -> dict[str, Any]:
-        """Annotated data (a table as of `finetune`, too) -> the figures of `rales evaluate`; parameters and errors as of
+        """Annotated data, or a table as of `finetune` -> the figures of `rales evaluate`; parameters and errors as of
         `evaluate.evaluate_data`."""
         from rales.inference.evaluate import evaluate_data  # which needs this class
         from rales.inference.train import table_file
