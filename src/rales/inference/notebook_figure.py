@@ -5,7 +5,7 @@ from typing import Any
 
 
 def make_notebook_figure(**options: Any) -> Any:
-    """Options of matplotlib's Figure -> one that a notebook shows without pyplot, which keeps every figure in memory."""
+    """Options of a matplotlib Figure -> one that a notebook shows without pyplot, which keeps every figure."""
     from matplotlib.figure import Figure
 
     class NotebookFigure(Figure):
