@@ -39,11 +39,11 @@ def plot_recording(path: str | Path, table: pd.DataFrame, title: str = "") -> "F
         matplotlib is not installed (extra `report`).
     """
     require_packages("a picture", "report", "matplotlib")
-    from matplotlib.figure import Figure
+    from rales.inference.notebook_figure import make_notebook_figure
 
     wave, rate_hz = read_waveform(path, 0.0, MOST_S)
     seconds = len(wave) / rate_hz
-    figure = Figure(figsize=(float(np.clip(seconds / 2, 8, 30)), 4), layout="constrained")
+    figure: Figure = make_notebook_figure(figsize=(float(np.clip(seconds / 2, 8, 30)), 4), layout="constrained")
     above, axes = figure.subplots(2, 1, sharex=True, height_ratios=[1, 6])
     points = max(int(WINDOW_S * rate_hz), 16)
     power, _, _, image = axes.specgram(wave, NFFT=points, Fs=rate_hz, noverlap=points // 2, cmap="gray_r")
