@@ -1,4 +1,4 @@
-"""The report of a recording as one HTML page to print: its facts, picture, and cycles as people and the model call them."""
+"""The report of a recording as one HTML page to print: facts, picture, and cycles as people and the model call them."""
 
 import math
 import time
@@ -9,7 +9,6 @@ import pandas as pd
 from rales import __version__
 from rales.data.events import Event
 from rales.errors import UsageError, count_noun
-from rales.evaluation.predictions import NOTICE
 from rales.inference.recording_picture import MOST_S, plot_recording
 from rales.optional_packages import require_packages
 from rales.report.page import Block, Items, Picture, Section, Table, Text, render_html
@@ -27,12 +26,12 @@ if TYPE_CHECKING:
 STRIP_S = 20.0  # of one picture: its words can be read on a sheet of paper
 SITES = {
     "Tc": "trachea",
-    "Al": "anterior left",
-    "Ar": "anterior right",
-    "Pl": "posterior left",
-    "Pr": "posterior right",
-    "Ll": "lateral left",
-    "Lr": "lateral right",
+    "Al": "left anterior",
+    "Ar": "right anterior",
+    "Pl": "left posterior",
+    "Pr": "right posterior",
+    "Ll": "left lateral",
+    "Lr": "right lateral",
 }
 
 
@@ -47,7 +46,6 @@ def render_recording(service: "Service", recording: str, who: Who) -> str:
     title = cycle_edits.recording_title(row["path"] or row["name"])
     lines = service.lines(row)
     first: list[Block] = [
-        Text(NOTICE, warning=True),
         Items(describe_recording(service, row, who)),
         Text(summarise(service, row)),
     ]
@@ -109,8 +107,8 @@ def tabulate_cycles(service: "Service", lines: list[Row]) -> Table:
         "Cycles as they stand, beside the model",
         ["Cycle", "Seconds", "Label", "By a person", "Model", "Probability", *(["Set"] if sets else []), "Note"],
         rows,
-        note="Labels that nobody has confirmed are those of the model or of the annotation that came along. Probability: "
-        "of the model's own label.",
+        note="Labels that nobody has confirmed are those of the model or of the annotation that came along. The "
+        "probability is that of the model's own label.",
     )
 
 
@@ -143,6 +141,6 @@ def draw_strips(service: "Service", row: Row, lines: list[Row]) -> list[Block]:
         with drawing:
             figure = plot_recording(sound, table, row["name"], events=events, start_s=start_s, end_s=end_s)
             png = render_png(figure)
-        about = f"{start_s:.0f} to {end_s:.1f} s: the cycles with their labels, and the probability that the model gives them"
+        about = f"{start_s:.0f} to {end_s:.1f} s: cycles with their labels, and what probability the model gives these"
         strips.append(Picture(f"strip-{number}.png", f"Spectrogram, {about}", about, png))
     return strips
