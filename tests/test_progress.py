@@ -35,15 +35,18 @@ def screen_as_stderr(monkeypatch: pytest.MonkeyPatch) -> Screen:
     return screen
 
 
-def test_training_says_a_line_an_epoch_in_a_log(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = tiny.recipe()
+@pytest.mark.parametrize("select", ["last", "test_best"])
+def test_training_says_a_line_an_epoch_in_a_log(
+    select: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the figures of the test side only where it chooses: whoever watches them chooses by them."""
+    recipe = tiny.recipe(f"train.select={select}")
     recipe.run(recipe, read_cycles(data), tmp_path / "run", progress=True, cache_folder=tmp_path)
     lines = capsys.readouterr().err.splitlines()
     number = r"\d+\.\d"
+    test = rf", test={number}" if select == "test_best" else ""
     for epoch, line in enumerate(lines, start=1):
-        expected = (
-            rf"train m2d_fusion: {epoch}/3 epoch \[\d\d:\d\d<\d\d:\d\d, .*loss=\S+, train={number}, test={number}\]"
-        )
+        expected = rf"train m2d_fusion: {epoch}/3 epoch \[\d\d:\d\d<\d\d:\d\d, .*loss=\S+, train={number}{test}\]"
         assert re.fullmatch(expected, line), line
     assert len(lines) == 3
 

@@ -137,7 +137,7 @@ def run(
             if context.is_main:
                 lines[0]["seconds"] = round(time.perf_counter() - started, 3)
                 save_epoch(job, lines, logits, state, epoch)
-                epochs.set_postfix(shown_figures(lines), refresh=False)
+                epochs.set_postfix(shown_figures(lines, train.select), refresh=False)
                 opened.watchers.end_epoch(lines)
                 if after_epoch is not None:
                     after_epoch(lines)
@@ -219,9 +219,11 @@ def stored_figures(out: Path) -> dict[str, Any]:
     return figures
 
 
-def shown_figures(lines: list[dict[str, Any]]) -> dict[str, str]:
-    """Lines of an epoch -> what stands beside its bar: training loss, Score of every part."""
-    scores = {line["split"]: f"{100 * line['score']:.1f}" for line in lines}
+def shown_figures(lines: list[dict[str, Any]], select: str) -> dict[str, str]:
+    """Lines of an epoch, and what chooses the epoch -> what stands beside its bar: training loss and Score of every
+    part; that of the test side only where it chooses, since whoever watches it chooses by it."""
+    parts = [line for line in lines if line["split"] != "test" or select == "test_best"]
+    scores = {line["split"]: f"{100 * line['score']:.1f}" for line in parts}
     return {"loss": f"{lines[0]['loss']:.3f}", **scores}
 
 
