@@ -135,8 +135,8 @@ function follow() {
 
 function show() {
   const { current } = state;
-  byId("about").hidden = !current || current.id === EXAMPLE;
-  if (byId("about").hidden) return;
+  byId("recording-facts").hidden = !current || current.id === EXAMPLE;
+  if (byId("recording-facts").hidden) return;
   const held = { ...current, ...unsaved.get(current.id)?.said };
   const place = byId("fact-location");
   for (const other of place.querySelectorAll("[data-other]")) other.remove();

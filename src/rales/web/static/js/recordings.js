@@ -104,7 +104,7 @@ function showLoading() {
   byId("sight").setAttribute("aria-busy", opening !== null);
   for (const bench of document.querySelectorAll(".bench")) bench.disabled = !state.heard;
   byId("reviewed").disabled = Boolean(state.reader);
-  byId("head-tools").disabled = byId("about").disabled =
+  byId("head-tools").disabled = byId("recording-facts").disabled =
     state.current?.id === EXAMPLE || (opening !== null && opening !== state.current?.id);
   showExports();
 }
