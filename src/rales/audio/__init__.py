@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from rales.audio.io import AudioInfo, fade_edges, icbhi_cycle, read_audio_info, read_waveform, resample_waveform
 
 if TYPE_CHECKING:
-    from rales.audio.logmel import IcbhiLogMel, M2DLogMel, htk_mel_filters, slaney_mel_filters
     from rales.audio.feature_augment import mix_logmels, spec_augment, time_warp
+    from rales.audio.logmel import IcbhiLogMel, M2DLogMel, htk_mel_filters, slaney_mel_filters
 
 __all__ = [
     "AudioInfo",
