@@ -81,7 +81,7 @@ def test_a_failed_run_says_which_data_and_a_flattering_choice_is_in_the_name(
     monkeypatch.setattr(cross_databases, "load_model", lambda _: chosen)
     monkeypatch.setattr(cross_databases, "test_model", lambda *_: {})
     monkeypatch.setattr(cross_databases, "read_figures", lambda _: {"trained_rows": 0, "constant": ""})
-    monkeypatch.setattr(cross_databases, "write_cross", lambda *given: written.append(given) or {})
+    monkeypatch.setattr(cross_databases, "write_cross", lambda *given: written.append(given))
     cross_databases.run_cross(["m2d_fusion", model], [listed, unlisted], ["size=tiny"], tmp_path)
     assert {record["system"] for record in written[0][1]} == {f"{model} (epoch chosen on the test side)"}
     told = [line.partition(" on ")[2] for line in written[0][3]]

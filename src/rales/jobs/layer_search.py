@@ -114,8 +114,8 @@ def search(
     progress: bool = False,
     cache_folder: Path | None = None,
 ) -> pd.DataFrame:
-    """Cycles table, whose labels are of a set, and a checkpoint ("" is a random start of `size`, or of base) -> the table
-    of `probe_all` with its AUROCs, written to `out`.
+    """Cycles table, whose labels are of a set, and a checkpoint ("" is a random start of `size`, or of base) -> the
+    table of `probe_all` with its AUROCs, written to `out`.
 
     The cycles are heard as the checkpoint's run heard them, if it is one of ours; by the ICBHI log-mel with anybody
     else's checkpoint; by that of its size at a random start (tiny: m2d_clip). A `frontend` that is named wins.
