@@ -46,6 +46,18 @@ def test_folders_are_classes_and_the_split_is_above(tmp_path: Path) -> None:
     assert sorted(corpus.sources[0].used.to_pylist()) == ["train/Crackles/a.wav", "train/normal/b.wav"]
 
 
+def test_a_relative_path_is_read_as_an_absolute_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_clips(tmp_path / "clips", "crackle/anna_1.wav", "normal/bob_1.wav")
+    monkeypatch.chdir(tmp_path)
+    for given in ("clips", "clips/{label}/{patient}_*.wav"):
+        assert not audit_data(given).problems
+        near, far = read_cycles(given), read_cycles(tmp_path / given)
+        assert near["path"].map(lambda path: str(Path(path).absolute())).tolist() == far["path"].tolist()
+        assert near.drop(columns="path").equals(far.drop(columns="path"))
+    monkeypatch.chdir(folder)
+    assert read_cycles(".")["label"].tolist() == ["crackle", "normal"]
+
+
 def test_patients_of_a_table_of_names_and_of_a_pattern(tmp_path: Path) -> None:
     folder = write_clips(tmp_path, "crackle/x.wav", "normal/101_1b1_Al_sc_Meditron.wav", "normal/y.wav")
     (folder / "metadata.csv").write_text("file_name,patient,device\ncrackle/x.wav,anna,Eko\n./normal/y.wav,bob,\n")

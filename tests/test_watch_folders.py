@@ -20,6 +20,7 @@ from rales.evaluation.predictions import Decision
 from rales.inference.predictor import Predictor
 from rales.jobs import watch_folders
 from tests import tiny
+from tests.command import command
 
 
 @pytest.fixture(scope="module")
@@ -214,3 +215,12 @@ def test_a_recording_on_standard_input(
         problems: list[str] = []
         model.predict("-", problems)
         assert said in problems[0]
+
+    monkeypatch.setattr("rales.export.load.load_with_engine", lambda *_, **__: model)
+    for words in (["-"], ["--cycles", "windows", "-"], ["-", str(sounds[1])]):
+        hand_over(sounds[0].read_bytes())
+        code, out, err = command(capsys, "predict", *words, "--json")
+        assert (code, err.count("Unknown option")) == (0, 0), err
+        assert "-" in {row["path"] for row in json.loads(out)["cycles"]}
+    code, _, err = command(capsys, "predict", "-", "--modl", "a")
+    assert (code, "Unknown option: --modl" in err) == (2, True)

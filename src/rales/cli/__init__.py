@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import Any
 
-from cyclopts import App, CycloptsError, Group
+from cyclopts import App, CycloptsError, Group, UnknownOptionError
 
 from rales import __version__
 from rales.cli import agreement, data, export, predict, serve, studies, train
@@ -53,7 +54,7 @@ def main(words: list[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         add_named_settings(words)
-        code = app(words, exit_on_error=False, print_error=False, result_action="return_value") or 0
+        code = run_word(words) or 0
         sys.stdout.flush()  # now, since a reader that has left cannot be caught at the interpreter's end
         sys.exit(code)
     except CycloptsError as error:
@@ -89,6 +90,20 @@ def main(words: list[str] | None = None) -> None:
             raise
         knob = "pretrain.micro_batch" if words[:1] == ["pretrain"] else "train.micro_batch"
         exit_with_sentence(f"out of memory; use a smaller --set {knob}, the result is the same, or a smaller --size", 1)
+
+
+def run_word(words: list[str]) -> int | None:
+    """Words of the command -> its exit code. A recording on standard input, -, would be taken for an option unless it
+    stood behind `--`; an unknown option is told before anything is done."""
+    how: dict[str, Any] = {"exit_on_error": False, "print_error": False, "result_action": "return_value"}
+    try:
+        return app(words, **how)
+    except UnknownOptionError as error:
+        if error.token.value != "-":
+            raise
+    place = words.index("--") if "--" in words else len(words)
+    options = [word for word in words[:place] if word != "-"]
+    return app([*options, "--", "-", *words[place + 1 :]], **how)
 
 
 def add_named_settings(words: list[str]) -> None:

@@ -80,7 +80,7 @@ def find_recordings(path: Path, *, audio: bool, decode: bool, label_set: LabelSe
         label = find_class(said["label"], label_set) or said["label"]
         split = said.get("split", "")
         cells = {**told.pop(inside, {}), **{name: word for name, word in said.items() if word}}
-        cells |= {"path": str(clip), "label": label}
+        cells |= {"path": inside, "label": label}
         cells |= {"split": SPLITS.get(split.lower(), split)} if split else {}
         rows.append(TableRow(str(clip), {name: cells.get(name, "") for name in (*FIELDS, "path")}))
     if not rows:
