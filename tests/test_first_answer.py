@@ -28,12 +28,15 @@ for name in {blocked}:
 from rales.cli import main
 said = []
 for words in json.loads(sys.argv[1]):
-    if words[0] != "predict":
-        sys.modules.pop("pandas", None)  # which a core installation has
+    for name in ("pandas", "scipy", "pyarrow") if words[0] != "predict" else ():
+        sys.modules.pop(name, None)  # which a core installation has
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         try:
-            main(words)
+            exec(words[1]) if words[0] == "python" else main(words)
+        except ValueError as error:  # of Python; the command has made a sentence of it
+            print(f"rales: {{error}}", file=sys.stderr)
+            code = 2
         except SystemExit as ended:
             code = ended.code or 0
     said.append((code, out.getvalue(), err.getvalue()))
@@ -84,7 +87,20 @@ def test_the_command_answers_without_torch_as_with_it(
     asked = ["predict", *recordings]
     as_json = [*asked, "--json", "--sets", "0.9", "--min-confidence", "0.5"]
     trained = ["train", "m2d_fusion", "--data", "nowhere", "--out", "nowhere/run"]
-    table, document, *refused = run_without(asked, as_json, trained, [*asked, "--model", "rales-mn04"])
+    python = {
+        "Predictor.evaluate": "rales.load().evaluate('nowhere')",
+        "Predictor.explain": "rales.load().explain('nowhere.wav', 1)",
+        "Predictor.calibrate": "rales.load().calibrate('nowhere')",
+        "Predictor.finetune": "rales.load().finetune('nowhere', 'nowhere/run')",
+        "Predictor.push_to_hub": "rales.load().push_to_hub('user/name')",
+        "rales.report": "rales.report",
+        "rales.audio.IcbhiLogMel": "from rales.audio import *",
+        "rales.models.ViT": "rales.models.ViT",
+    }
+    table, document, *refused = run_without(
+        *(asked, as_json, trained, [*asked, "--model", "rales-mn04"]),
+        *(["python", f"import rales; {line}"] for line in python.values()),
+    )
 
     assert table == command(capsys, *asked, "--engine", "torch")
     code, out, err = command(capsys, *as_json, "--engine", "torch")
@@ -95,7 +111,7 @@ def test_the_command_answers_without_torch_as_with_it(
     for part in ours:
         assert_alike(ours[part], theirs[part])
 
-    for (code, out, err), what in zip(refused, ("rales train", "rales-mn04: this model"), strict=True):
+    for (code, out, err), what in zip(refused, ("rales train", "rales-mn04: this model", *python), strict=True):
         assert (code, out) == (2, "")
         assert err == f'rales: {what} needs the package torch, which is not installed: pip install "rales[train]"\n'
 

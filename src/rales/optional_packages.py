@@ -1,11 +1,14 @@
 """Check for packages that only some jobs need, with one sentence for all that are missing (exit code 2)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from rales.errors import UsageError
+
+IN_EXTRAS = {"torch": "train", "sklearn": "train"}  # all of training stands on these; of others a job says so itself
 
 
 def require_packages(what: str, extra: str, *packages: str) -> None:
@@ -21,6 +24,19 @@ def require_torch(what: str) -> None:
     not imported."""
     if not is_installed("torch"):
         raise UsageError(f"{what} {describe_missing('torch', 'train')}")
+
+
+@contextmanager
+def explain_missing(what: str) -> Iterator[None]:
+    """`with explain_missing(what):`, or a decorator: what a core installation lacks, found out by an import that fails,
+    is a UsageError."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in IN_EXTRAS:
+            raise
+        raise UsageError(f"{what} {describe_missing(package, IN_EXTRAS[package])}") from error
 
 
 def describe_missing(package: str, extra: str) -> str:

@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError, Group, UnknownOptionError
 from rales import __version__
 from rales.cli import agreement, data, export, predict, serve, studies, train
 from rales.cli.console import print_message
+from rales.optional_packages import explain_missing
 
 app = App(
     name="rales",
@@ -43,7 +44,6 @@ app["--help"].group = app["--install-completion"].group = app["--version"].group
 
 # And the prediction of a manifest
 GO_ON = ("train", "pretrain", "sweep", "reproduce", "protocol", "cross", "layers", "weights")
-IN_EXTRAS = {"torch": "train", "sklearn": "train"}  # whole words stand on these; of other packages a job says so itself
 NO_MEMORY = ("out of memory", "can't allocate memory")  # of a GPU, of the processor
 
 
@@ -53,8 +53,9 @@ def main(words: list[str] | None = None) -> None:
     # Threads that wait must sleep: where other work runs on the same cores, spinning makes training ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        add_named_settings(words)
-        code = run_word(words) or 0
+        with explain_missing(f"rales {' '.join(words[:1])}"):
+            add_named_settings(words)
+            code = run_word(words) or 0
         sys.stdout.flush()  # now, since a reader that has left cannot be caught at the interpreter's end
         sys.exit(code)
     except CycloptsError as error:
@@ -78,13 +79,6 @@ def main(words: list[str] | None = None) -> None:
         from rales.errors import UsageError
 
         exit_with_sentence(str(error), 2 if isinstance(error, UsageError) else 1)
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in IN_EXTRAS:
-            raise
-        from rales.optional_packages import describe_missing
-
-        exit_with_sentence(f"rales {' '.join(words[:1])} {describe_missing(package, IN_EXTRAS[package])}", 2)
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
             raise
