@@ -66,6 +66,12 @@ def test_patients_of_a_table_of_names_and_of_a_pattern(tmp_path: Path) -> None:
     assert table.loc["x", "device"] == "Eko"
     assert not any("unknown" in note for note in audit_data(folder).notes)
 
+    (folder / "metadata.csv").write_text("file_name,split\ncrackle/x.wav,Train\nnormal/y.wav,val\n")
+    assert read_cycles(folder, needs_split=False)["split"].tolist()[::2] == ["train", "validation"]
+    (folder / "metadata.csv").write_text("file_name,split\ncrackle/x.wav,Train\nnormal/y.wav,dev\n")
+    with pytest.raises(FileError, match=r"metadata\.csv, line 3: split 'dev', expected one of train, test"):
+        read_cycles(folder)
+
     other = write_clips(tmp_path / "other", "eva/test/crackle_1.wav", "eva/test/normal_2.wav", "tim/train/wheeze_1.wav")
     pattern = other / "{patient}" / "{split}" / "{label}_*.wav"
     table = read_cycles(pattern)

@@ -1,6 +1,7 @@
 """A first answer by the model of the package: without PyTorch and pandas, and the same as with them."""
 
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -98,7 +99,7 @@ def test_the_command_answers_without_torch_as_with_it(
         "rales.models.ViT": "rales.models.ViT",
     }
     table, document, *refused = run_without(
-        *(asked, as_json, trained, [*asked, "--model", "rales-mn04"]),
+        *(asked, as_json, trained, [*asked, "--model", "rales-mn04"], [*asked, "--engine", "openvino"]),
         *(["python", f"import rales; {line}"] for line in python.values()),
     )
 
@@ -111,7 +112,9 @@ def test_the_command_answers_without_torch_as_with_it(
     for part in ours:
         assert_alike(ours[part], theirs[part])
 
-    for (code, out, err), what in zip(refused, ("rales train", "rales-mn04: this model", *python), strict=True):
+    for (code, out, err), what in zip(
+        refused, ("rales train", "the model rales-mn04", "--engine openvino for the model rales", *python), strict=True
+    ):
         assert (code, out) == (2, "")
         assert err == f'rales: {what} needs the package torch, which is not installed: pip install "rales[train]"\n'
 
@@ -176,8 +179,18 @@ def test_a_damaged_graph_is_told_and_torch_computes(tmp_path: Path, monkeypatch:
         load.load_with_engine()
 
 
-def test_many_recordings_share_the_graph_where_there_is_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "is_installed", lambda _: False)
+def test_the_model_goes_to_another_process() -> None:
+    """By its file: what is pickled is small, and the copy is checked as whatever is opened."""
+    model = rales.load()
+    pickled = pickle.dumps(model)
+    assert len(pickled) < 100_000
+    clips = np.random.default_rng(0).standard_normal((2, 32000)).astype(np.float32)
+    again = pickle.loads(pickled)
+    assert np.array_equal(again.engine(clips), model.engine(clips))
+    assert (again.digest, again.classes) == (model.digest, model.classes)
+
+
+def test_many_recordings_share_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artefact, "count_processors", lambda: 3)
     monkeypatch.setattr(artefact, "count_threads", lambda: 1)
     assert load.load_with_engine(recordings=64).workers == 3

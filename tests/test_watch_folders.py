@@ -57,7 +57,7 @@ def watch(
 
 
 def test_recordings_are_answered_once_when_they_are_whole_and_a_restart_goes_on(
-    sounds: list[Path], model: Predictor, tmp_path: Path
+    sounds: list[Path], model: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, out = tmp_path / "inbox", tmp_path / "out" / "cycles.csv"
     folder.mkdir()
@@ -99,6 +99,16 @@ def test_recordings_are_answered_once_when_they_are_whole_and_a_restart_goes_on(
     assert found["path"].tolist() == expected["path"].tolist()
     assert found["p_wheeze"].tolist() == pytest.approx(expected["p_wheeze"].tolist(), abs=1e-5)
     assert sorted(path.name for path in out.parent.glob("[!.]*")) == ["cycles.csv", "cycles.csv.watch.json"]
+
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    before = out.read_bytes()
+    for other in (Path("inbox"), Path("link"), Path("out/../inbox")):
+        assert watch(model, other, out, [None, None, None])[0]["recordings"] == 0
+    out.write_bytes(before + found["path"][0].encode()[:9])  # killed while rows were added
+    (out.parent / ".cycles.csv.adding").write_text(f"{len(before)}\n")
+    assert watch(model, Path("inbox"), out, [None])[0]["recordings"] == 0
+    assert out.read_bytes() == before
 
 
 def test_what_cannot_be_read_is_told_once_and_tried_again_when_it_changes(

@@ -40,7 +40,12 @@ def explain_missing(what: str) -> Iterator[None]:
 
 
 def describe_missing(package: str, extra: str) -> str:
-    return f'needs the package {package}, which is not installed: pip install "rales[{extra}]"'
+    return f"needs the package {package}, which is not installed: pip install {name_install(extra)}"
+
+
+def name_install(extra: str) -> str:
+    """Extra, or "" for what every installation has -> what pip is to install."""
+    return f'"rales[{extra}]"' if extra else "rales"
 
 
 def find_missing_package(package: str, extra: str) -> str:
@@ -52,7 +57,7 @@ def find_missing_package(package: str, extra: str) -> str:
     except Exception as error:  # a package half installed, or built for other versions of what it stands on
         return (
             f"needs the package {package}, which is installed but cannot be imported ({summarise_error(error)}): "
-            f'pip install --upgrade "rales[{extra}]", which takes versions that fit each other'
+            f"pip install --upgrade {name_install(extra)}, which takes versions that fit each other"
         )
     return ""
 

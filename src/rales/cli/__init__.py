@@ -86,7 +86,7 @@ def main(words: list[str] | None = None) -> None:
         exit_with_sentence(f"out of memory; use a smaller --set {knob}, the result is the same, or a smaller --size", 1)
 
 
-def run_word(words: list[str]) -> int | None:
+def run_word(words: list[str]) -> Any:
     """Words of the command -> its exit code. A recording on standard input, -, would be taken for an option unless it
     stood behind `--`; an unknown option is told before anything is done."""
     how: dict[str, Any] = {"exit_on_error": False, "print_error": False, "result_action": "return_value"}

@@ -142,7 +142,8 @@ def _match(pattern: re.Pattern[str], inside: str) -> dict[str, str] | None:
 
 
 def read_metadata(folder: Path) -> dict[str, dict[str, str]]:
-    """Folder -> relative path of a clip -> what its metadata.csv says of it. Errors: no column file_name or path."""
+    """Folder -> relative path of a clip -> what its metadata.csv says of it. Errors: no column file_name or path,
+    a word for split that is none."""
     path = folder / METADATA
     if not path.is_file():
         return {}
@@ -154,4 +155,8 @@ def read_metadata(folder: Path) -> dict[str, dict[str, str]]:
     for row in rows:
         inside = os.path.normpath(row.cells[name]).replace(os.sep, "/")
         told[inside] = {each: row.cells[each] for each in FACTS if row.cells.get(each)}
+        if split := told[inside].get("split"):
+            if split.lower() not in SPLITS:
+                raise FileError(row.where, f"split {split!r}, expected one of train, test, validation")
+            told[inside]["split"] = SPLITS[split.lower()]
     return told
