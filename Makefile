@@ -28,7 +28,7 @@ help:
 	@echo "make demo DATA=/path/to/ICBHI_final_database    the same on the real database"
 	@echo "make large DATA=... SPRSOUND=... [NOISE=...]    ViT-base, pre-trained further and fine-tuned; for a GPU (docs/pre-training.md)"
 	@echo "make test       all tests that take seconds      make test-slow  the others"
-	@echo "make lint       style, types, import rules       make bench      speed beside public peers"
+	@echo "make lint       style, types, import rules       make bench      one page of speeds beside public peers (half an hour)"
 	@echo "make docs       the documentation site, in site/"
 	@echo "make setup      only build .venv                 make clean      remove .venv and everything made here"
 	@echo "make setup LOCKED=1    the same, every package held against its SHA-256 in $(LOCK)"
@@ -109,10 +109,10 @@ docs: setup
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 	@echo "site/index.html"
 
-# Those left out measure scores more than speed, and need recordings
+# One page; its parts and the scripts that measure scores are called one by one (their first lines say how)
 bench: setup
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c $(TAKEN) -e ".[bench]"
-	for script in $(filter-out benchmarks/adaptation.py benchmarks/conformal.py benchmarks/hearing.py benchmarks/large_model.py benchmarks/probe_encoders.py benchmarks/real_subset.py benchmarks/segmentation.py benchmarks/encoders.py benchmarks/starts.py benchmarks/sprsound.py benchmarks/gpu_check.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; PYTHONPATH=. python $$script || exit 1; done
+	PYTHONPATH=. python benchmarks/page.py
 
 # Mutants of what decides a score; the figure that counts is killed over all.
 mutants: setup

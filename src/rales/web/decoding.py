@@ -138,7 +138,7 @@ async def start_sandbox() -> asyncio.subprocess.Process:
     """-> a sandbox that takes files. Errors: Lost."""
     try:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "rales.web.sandbox"),
+            *(sys.executable, "-P", "-m", "rales.web.sandbox"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,  # libraries complain there about damaged files

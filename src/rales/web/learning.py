@@ -353,7 +353,7 @@ def describe_origin(job: Row, made: str) -> str:
 def start_process(folder: Path) -> "subprocess.Popen[bytes]":
     """-> the process of a job, in a session of its own, so that it ends with all that it has started."""
     return subprocess.Popen(
-        [sys.executable, "-m", "rales.web.learn_job", str(folder)],
+        [sys.executable, "-P", "-m", "rales.web.learn_job", str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         start_new_session=True,

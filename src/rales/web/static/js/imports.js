@@ -4,7 +4,8 @@ import { call } from "./api.js";
 import { LABELS } from "./classes.js";
 import { alarm, byId, h, tell } from "./dom.js";
 import { names, withoutSuffix } from "./pairing.js";
-import { isOpen, openRecording, refresh } from "./recordings.js";
+import { refresh } from "./listing.js";
+import { isOpen, openRecording } from "./recordings.js";
 import { saveNow } from "./saving.js";
 import { state } from "./state.js";
 

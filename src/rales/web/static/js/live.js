@@ -3,11 +3,12 @@
 
 import { call, pause } from "./api.js";
 import { alarm, ask, byId, clock, h } from "./dom.js";
+import { refresh } from "./listing.js";
 import { listInputs, openInput } from "./live_capture.js";
 import { livePicture } from "./live_picture.js";
 import { levelOf, outbox, placeOnMeter } from "./live_sound.js";
 import * as player from "./player.js";
-import { openRecording, refresh } from "./recordings.js";
+import { openRecording } from "./recordings.js";
 import { state, when } from "./state.js";
 
 const PIECE_S = 0.25; // that goes to the service at once
