@@ -47,6 +47,18 @@ def test_folders_are_classes_and_the_split_is_above(tmp_path: Path) -> None:
     assert sorted(corpus.sources[0].used.to_pylist()) == ["train/Crackles/a.wav", "train/normal/b.wav"]
 
 
+def test_a_relative_path_is_read_as_an_absolute_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_clips(tmp_path / "clips", "crackle/anna_1.wav", "normal/bob_1.wav")
+    monkeypatch.chdir(tmp_path)
+    for given in ("clips", "clips/{label}/{patient}_*.wav"):
+        assert not audit_data(given).problems
+        near, far = read_cycles(given), read_cycles(tmp_path / given)
+        assert near["path"].map(lambda path: str(Path(path).absolute())).tolist() == far["path"].tolist()
+        assert near.drop(columns="path").equals(far.drop(columns="path"))
+    monkeypatch.chdir(folder)
+    assert read_cycles(".")["label"].tolist() == ["crackle", "normal"]
+
+
 def test_patients_of_a_table_of_names_and_of_a_pattern(tmp_path: Path) -> None:
     folder = write_clips(tmp_path, "crackle/x.wav", "normal/101_1b1_Al_sc_Meditron.wav", "normal/y.wav")
     (folder / "metadata.csv").write_text("file_name,patient,device\ncrackle/x.wav,anna,Eko\n./normal/y.wav,bob,\n")
@@ -57,6 +69,13 @@ def test_patients_of_a_table_of_names_and_of_a_pattern(tmp_path: Path) -> None:
     write_clips(folder, "loose.wav")
     (folder / "metadata.csv").write_text("file_name,patient\nloose.wav,anna\nabsent.wav,bob\n")
     assert audit_data(folder).problems == [f"{folder / 'metadata.csv'}: absent.wav is not there"]
+
+    (folder / "metadata.csv").write_text("file_name,split\ncrackle/x.wav,Train\nnormal/y.wav,val\n")
+    splits = read_cycles(folder, needs_split=False).set_index("recording")["split"].to_dict()
+    assert splits == {"101_1b1_Al_sc_Meditron": "", "x": "train", "y": "validation"}
+    (folder / "metadata.csv").write_text("file_name,split\ncrackle/x.wav,Train\nnormal/y.wav,dev\n")
+    with pytest.raises(FileError, match=r"metadata\.csv, line 3: split 'dev', expected one of train, test"):
+        read_cycles(folder)
 
     other = write_clips(tmp_path / "other", "eva/test/crackle_1.wav", "eva/test/normal_2.wav", "tim/train/wheeze_1.wav")
     pattern = other / "{patient}" / "{split}" / "{label}_*.wav"

@@ -457,12 +457,14 @@ def test_training_from_python_is_that_of_the_command(
     assert (tmp_path / "one" / "predictions.csv").read_bytes() == (tmp_path / "two" / "predictions.csv").read_bytes()
 
 
-def test_names_that_are_none_or_several(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_are_none_or_several(place: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"seed_: no such field of m2d_fusion; the nearest is seed"):
         rales.train("m2d_fusion", place / "data", place / "x", seed_=3)
-    monkeypatch.setattr(inference_train, "list_fields", lambda section: {"a.width": int, "b.width": int})
+    (tmp_path / "rales.yaml").write_text("size: tiny\nlr: fast\n")
+    with pytest.raises(UsageError, match=r"rales\.yaml, line 2: train\.lr=fast: expected a number"):
+        rales.train("m2d_fusion", place / "data", place / "x", config=tmp_path / "rales.yaml")
     with pytest.raises(UsageError, match=r"width: could be a.width or b.width; write a__width"):
-        inference_train.expand_names("m2d_fusion", {"width": 3})
+        inference_train.expand_name("width", ["a.width", "b.width"])
 
 
 def test_an_artefact_has_nothing_to_train() -> None:

@@ -97,6 +97,16 @@ def test_what_is_missing_or_on_both_sides_is_told(folder: Path) -> None:
     assert any("the whole HF_Lung_V1 has 9765" in each for each in check_database("HF_Lung_V1", folder))
 
 
+def test_only_folders_of_the_data_say_the_side(folder: Path) -> None:
+    above = folder.parent / "test" / "HF"
+    above.parent.mkdir()
+    folder.rename(above)
+    (above / "test").rename(above / "rest")
+    splits = {each.name: each.split for each in audit_data(above).recordings}
+    assert splits == {STETH: "train", TRUNC: ""}
+    assert {each.split for each in audit_data(above / "train").recordings} == {"train"}
+
+
 def test_pre_training_leaves_the_test_side_out_and_prediction_takes_the_breaths(folder: Path) -> None:
     used = read_corpus([folder], part="train").sources[0].used.to_pylist()
     assert used

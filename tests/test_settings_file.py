@@ -89,7 +89,7 @@ def test_a_wrong_setting_is_named_by_its_line_unless_the_command_says_it(tmp_pat
     with pytest.raises(SettingError, match=r"--set train\.lr=no: expected a number"), file.name_lines():
         make_recipe("m2d_fusion", {"train.lr": "no"})
 
-    kept, notes = file.leave_to(["train.epochs=3", "size=tiny"])
+    kept, notes = file.leave_to(["train.epochs = 3", "size=tiny"])
     assert kept.values == {"train.learning_rate": "1"}
     assert notes == [f"{tmp_path}/rales.yaml, line 4: train.epochs=many does not count; 3 is given beside it"]
 

@@ -1,5 +1,6 @@
 """Jobs of Slurm, by submitit's own executor for one machine."""
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -32,6 +33,17 @@ def test_without_slurm_a_sentence_says_so(tmp_path: Path) -> None:
         pytest.skip("this machine has Slurm")
     with pytest.raises(UsageError, match="no sbatch on this machine; start this on a login node"):
         next(slurm.run_on_slurm(act, [1], (), folder=tmp_path))
+
+
+def test_what_sbatch_refuses_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program in the place of sbatch, with the answer that Slurm gives to a partition that is not there."""
+    for name in ("sbatch", "srun"):
+        program = tmp_path / name
+        program.write_text("#!/bin/sh\necho 'sbatch: error: invalid partition specified: gpux' >&2\nexit 1\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(UsageError, match=r"^slurm: sbatch refused a job, .*invalid partition specified: gpux$"):
+        next(slurm.run_on_slurm(act, [1], (), folder=tmp_path / "jobs", options=["partition=gpux"]))
 
 
 def test_options_are_those_of_sbatch() -> None:

@@ -24,7 +24,7 @@ import torch
 from rales.cli import app, main
 from rales.data import read_cycles, splits
 from rales.data.dataset import expand_rows, index_extras, make_preparation, read_extras, select_extras
-from rales.errors import UsageError
+from rales.errors import SettingError, UsageError
 from rales.files.atomic import lock_folder
 from rales.jobs import gpu_estimate, reproduce, sweep
 from rales.recipes.registry import find_settings, make_recipe
@@ -100,6 +100,9 @@ def test_the_paper_is_a_sweep() -> None:
         reproduce.paper_trials("table2", 1, ["size=tiny", "tpyo=1"])
     with pytest.raises(UsageError, match="table3"):
         reproduce.paper_trials("table3", 5, [])
+    for word, option in (("train.select=last", "--select"), ("weights=mr7", "--weights")):
+        with pytest.raises(SettingError, match=f"{word}: the study sets this for each of its runs; give {option}"):
+            reproduce.paper_trials("table2", 5, ["size=tiny", word])
 
 
 def test_named_sets_of_layers_are_written_out() -> None:

@@ -20,6 +20,7 @@ from rales.evaluation.predictions import Decision
 from rales.inference.predictor import Predictor
 from rales.jobs import watch_folders
 from tests import tiny
+from tests.command import command
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def watch(
 
 
 def test_recordings_are_answered_once_when_they_are_whole_and_a_restart_goes_on(
-    sounds: list[Path], model: Predictor, tmp_path: Path
+    sounds: list[Path], model: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, out = tmp_path / "inbox", tmp_path / "out" / "cycles.csv"
     folder.mkdir()
@@ -98,6 +99,16 @@ def test_recordings_are_answered_once_when_they_are_whole_and_a_restart_goes_on(
     assert found["path"].tolist() == expected["path"].tolist()
     assert found["p_wheeze"].tolist() == pytest.approx(expected["p_wheeze"].tolist(), abs=1e-5)
     assert sorted(path.name for path in out.parent.glob("[!.]*")) == ["cycles.csv", "cycles.csv.watch.json"]
+
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    before = out.read_bytes()
+    for other in (Path("inbox"), Path("link"), Path("out/../inbox")):
+        assert watch(model, other, out, [None, None, None])[0]["recordings"] == 0
+    out.write_bytes(before + found["path"][0].encode()[:9])  # killed while rows were added
+    (out.parent / ".cycles.csv.adding").write_text(f"{len(before)}\n")
+    assert watch(model, Path("inbox"), out, [None])[0]["recordings"] == 0
+    assert out.read_bytes() == before
 
 
 def test_what_cannot_be_read_is_told_once_and_tried_again_when_it_changes(
@@ -214,3 +225,12 @@ def test_a_recording_on_standard_input(
         problems: list[str] = []
         model.predict("-", problems)
         assert said in problems[0]
+
+    monkeypatch.setattr("rales.export.load.load_with_engine", lambda *_, **__: model)
+    for words in (["-"], ["--cycles", "windows", "-"], ["-", str(sounds[1])]):
+        hand_over(sounds[0].read_bytes())
+        code, out, err = command(capsys, "predict", *words, "--json")
+        assert (code, err.count("Unknown option")) == (0, 0), err
+        assert "-" in {row["path"] for row in json.loads(out)["cycles"]}
+    code, _, err = command(capsys, "predict", "-", "--modl", "a")
+    assert (code, "Unknown option: --modl" in err) == (2, True)

@@ -191,5 +191,8 @@ def __getattr__(name: str) -> Any:
     if name in MODULES:
         import importlib
 
-        return importlib.import_module(f"rales.{name}")
+        from rales.optional_packages import explain_missing
+
+        with explain_missing(f"rales.{name}"):
+            return importlib.import_module(f"rales.{name}")
     raise AttributeError(f"module 'rales' has no attribute {name!r}")

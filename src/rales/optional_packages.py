@@ -1,11 +1,14 @@
 """Check for packages that only some jobs need, with one sentence for all that are missing (exit code 2)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from rales.errors import UsageError
+
+IN_EXTRAS = {"torch": "train", "sklearn": "train"}  # all of training stands on these; of others a job says so itself
 
 
 def require_packages(what: str, extra: str, *packages: str) -> None:
@@ -23,8 +26,26 @@ def require_torch(what: str) -> None:
         raise UsageError(f"{what} {describe_missing('torch', 'train')}")
 
 
+@contextmanager
+def explain_missing(what: str, extra: str = "") -> Iterator[None]:
+    """`with explain_missing(what):`, or a decorator: what a core installation lacks, found out by an import that fails,
+    is a UsageError, which names the extra that has it, or another that has more."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in IN_EXTRAS:
+            raise
+        raise UsageError(f"{what} {describe_missing(package, extra or IN_EXTRAS[package])}") from error
+
+
 def describe_missing(package: str, extra: str) -> str:
-    return f'needs the package {package}, which is not installed: pip install "rales[{extra}]"'
+    return f"needs the package {package}, which is not installed: pip install {name_install(extra)}"
+
+
+def name_install(extra: str) -> str:
+    """Extra, or "" for what every installation has -> what pip is to install."""
+    return f'"rales[{extra}]"' if extra else "rales"
 
 
 def find_missing_package(package: str, extra: str) -> str:
@@ -36,7 +57,7 @@ def find_missing_package(package: str, extra: str) -> str:
     except Exception as error:  # a package half installed, or built for other versions of what it stands on
         return (
             f"needs the package {package}, which is installed but cannot be imported ({summarise_error(error)}): "
-            f'pip install --upgrade "rales[{extra}]", which takes versions that fit each other'
+            f"pip install --upgrade {name_install(extra)}, which takes versions that fit each other"
         )
     return ""
 

@@ -66,7 +66,7 @@ def run_on_slurm(
                 task = again.popleft() if again else next(waiting, None)
                 if task is None:
                     break
-                pending[executor.submit(answer_task, work, task, *shared)] = task
+                pending[submit_task(executor, work, task, shared)] = task
             if not pending:
                 return
             ended = [job for job in pending if job.done()]
@@ -83,6 +83,17 @@ def run_on_slurm(
     finally:
         for job in pending:
             job.cancel(check=False)
+
+
+def submit_task(executor: Any, work: Work, task: Task, shared: tuple[Any, ...]) -> Any:
+    """-> its job. Errors: Slurm refuses it (a partition that is not there, a limit), in the words of sbatch."""
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    try:
+        return executor.submit(answer_task, work, task, *shared)
+    except (FailedJobError, FailedSubmissionError) as error:
+        said = " ".join(str(error).split())
+        raise UsageError(f"slurm: sbatch refused a job, whose options --sbatch gives: {said}") from error
 
 
 def answer_task(work: Work, task: Any, *shared: Any) -> Any:

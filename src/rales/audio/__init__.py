@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rales.audio.io import AudioInfo, fade_edges, icbhi_cycle, read_audio_info, read_waveform, resample_waveform
+from rales.optional_packages import explain_missing
 
 if TYPE_CHECKING:
     from rales.audio.feature_augment import mix_logmels, spec_augment, time_warp
@@ -31,5 +32,6 @@ _IN_TORCH |= dict.fromkeys(("mix_logmels", "spec_augment", "time_warp"), "rales.
 
 def __getattr__(name: str) -> Any:
     if name in _IN_TORCH:
-        return getattr(import_module(_IN_TORCH[name]), name)
+        with explain_missing(f"rales.audio.{name}"):
+            return getattr(import_module(_IN_TORCH[name]), name)
     raise AttributeError(f"module 'rales.audio' has no attribute {name!r}")

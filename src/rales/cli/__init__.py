@@ -8,12 +8,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import Any
 
-from cyclopts import App, CycloptsError, Group
+from cyclopts import App, CycloptsError, Group, UnknownOptionError
 
 from rales import __version__
 from rales.cli import agreement, data, export, predict, serve, studies, train
 from rales.cli.console import print_message
+from rales.optional_packages import explain_missing
 
 app = App(
     name="rales",
@@ -44,7 +46,6 @@ app["--help"].group = app["--install-completion"].group = app["--version"].group
 GO_ON = ("train", "pretrain", "sweep", "reproduce", "protocol", "cross", "layers", "weights")
 PICTURES = ("explain", "layers", "protocol", "report", "reproduce")
 OF_WORDS = {"export": "export", "suspect": "labels"} | dict.fromkeys(PICTURES, "report,train")  # all that they need
-IN_EXTRAS = {"torch": "train", "sklearn": "train"}  # whole words stand on these; of other packages a job says so itself
 NO_MEMORY = ("out of memory", "can't allocate memory")  # of a GPU, of the processor
 
 
@@ -54,8 +55,11 @@ def main(words: list[str] | None = None) -> None:
     # Threads that wait must sleep: where other work runs on the same cores, spinning makes training ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        add_named_settings(words)
-        code = app(words, exit_on_error=False, print_error=False, result_action="return_value") or 0
+        with explain_missing(
+            f"rales {' '.join(words[:1])}", *[OF_WORDS[word] for word in words[:1] if word in OF_WORDS]
+        ):
+            add_named_settings(words)
+            code = run_word(words) or 0
         sys.stdout.flush()  # now, since a reader that has left cannot be caught at the interpreter's end
         sys.exit(code)
     except CycloptsError as error:
@@ -79,19 +83,25 @@ def main(words: list[str] | None = None) -> None:
         from rales.errors import UsageError
 
         exit_with_sentence(str(error), 2 if isinstance(error, UsageError) else 1)
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in IN_EXTRAS:
-            raise
-        from rales.optional_packages import describe_missing
-
-        extra = OF_WORDS.get(words[0], IN_EXTRAS[package])
-        exit_with_sentence(f"rales {words[0]} {describe_missing(package, extra)}", 2)
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
             raise
         knob = "pretrain.micro_batch" if words[:1] == ["pretrain"] else "train.micro_batch"
         exit_with_sentence(f"out of memory; use a smaller --set {knob}, the result is the same, or a smaller --size", 1)
+
+
+def run_word(words: list[str]) -> Any:
+    """Words of the command -> its exit code. A recording on standard input, -, would be taken for an option unless it
+    stood behind `--`; an unknown option is told before anything is done."""
+    how: dict[str, Any] = {"exit_on_error": False, "print_error": False, "result_action": "return_value"}
+    try:
+        return app(words, **how)
+    except UnknownOptionError as error:
+        if error.token.value != "-":
+            raise
+    place = words.index("--") if "--" in words else len(words)
+    options = [word for word in words[:place] if word != "-"]
+    return app([*options, "--", "-", *words[place + 1 :]], **how)
 
 
 def add_named_settings(words: list[str]) -> None:

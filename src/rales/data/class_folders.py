@@ -86,7 +86,7 @@ def find_recordings(path: Path, *, audio: bool, decode: bool, label_set: LabelSe
         label = find_class(said["label"], label_set) or said["label"]
         split = said.get("split", "")
         cells = {**row, **{name: word for name, word in said.items() if word}}
-        cells |= {"path": str(clip), "label": label}
+        cells |= {"path": inside, "label": label}
         cells |= {"split": SPLITS.get(split.lower(), split)} if split else {}
         rows.append(TableRow(str(clip), {name: cells.get(name, "") for name in (*FIELDS, "path")}))
     if not rows:
@@ -148,7 +148,8 @@ def _match(pattern: re.Pattern[str], inside: str) -> dict[str, str] | None:
 
 
 def read_metadata(folder: Path) -> dict[str, dict[str, str]]:
-    """Folder -> relative path of a clip -> what its metadata.csv says of it. Errors: no column file_name or path."""
+    """Folder -> relative path of a clip -> what its metadata.csv says of it. Errors: no column file_name or path,
+    a word for split that is none."""
     path = folder / METADATA
     if not path.is_file():
         return {}
@@ -160,4 +161,8 @@ def read_metadata(folder: Path) -> dict[str, dict[str, str]]:
     for row in rows:
         inside = os.path.normpath(row.cells[name]).replace(os.sep, "/")
         told[inside] = {each: row.cells[each] for each in FACTS if row.cells.get(each)}
+        if split := told[inside].get("split"):
+            if split.lower() not in SPLITS:
+                raise FileError(row.where, f"split {split!r}, expected one of train, test, validation")
+            told[inside]["split"] = SPLITS[split.lower()]
     return told

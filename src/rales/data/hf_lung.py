@@ -74,7 +74,7 @@ def find_recordings(folder: str | Path, *, audio: bool, decode: bool) -> Dataset
     texts: dict[str, list[Path]] = {}
     for path in filter(is_annotation, paths):
         texts.setdefault(path.name.removesuffix(SUFFIX), []).append(path)
-    sides = {name: {find_side(path) for path in same} for name, same in texts.items()}
+    sides = {name: {find_side(path, folder) for path in same} for name, same in texts.items()}
     texts, copied_texts = without_copies(texts)
     with_audio = audio and bool(sounds)
 
@@ -98,9 +98,11 @@ def find_recordings(folder: str | Path, *, audio: bool, decode: bool) -> Dataset
     return DatasetContents(folder, recordings, problems, notes, extra_columns=("date",), split_problems=both)
 
 
-def find_side(path: Path) -> str:
-    """Path -> "train" or "test" by the innermost folder of that name (a copy may be `train 2`), else ""."""
-    found = (re.fullmatch(r"(train|test)(?: \d+)?", part) for part in reversed(path.parent.parts))
+def find_side(path: Path, folder: Path) -> str:
+    """Path in the data folder -> "train" or "test" by the innermost folder of that name (a copy may be `train 2`), the
+    data folder at most, else ""."""
+    inside = [folder.absolute().name, *path.parent.relative_to(folder).parts]
+    found = (re.fullmatch(r"(train|test)(?: \d+)?", part) for part in reversed(inside))
     return next((match[1] for match in found if match), "")
 
 

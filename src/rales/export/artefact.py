@@ -62,7 +62,7 @@ def open_artefact(path: Path, to: str, checkpoint: Path | None = None) -> Predic
         raise FileError(path, "the answers that it was made with are not there; export or copy it again")
 
     with library_errors(f"{path}: {to} could not open it"):
-        engine = with_library_errors(target.compile(source, about["precision"]), f"{path}: {to} failed")
+        engine = GraphEngine(target.compile(source, about["precision"]), f"{path}: {to} failed", (path.absolute(), to))
     apart = parity.largest_difference(np.array(about["probe"]), engine(make_probe(recipe)))
     # Half-width and 8-bit numbers round differently on another processor, though never by much more than measured
     allowed = parity.TOLERANCE if about["precision"] == "float32" else 0.02 + 2 * about["probe_difference"]
@@ -108,14 +108,26 @@ def library_errors(what: str) -> Iterator[None]:
         ) from error
 
 
-def with_library_errors(engine: Engine, what: str) -> Engine:
-    """Engine -> the same, whose failures are sentences that begin with `what`."""
+class GraphEngine:
+    """An engine whose failures are sentences that begin with `what`. Another process opens the same file (path, target)
+    again, if it came from one."""
 
-    def score(waveforms: Waveforms, /, **_: Any) -> Probabilities:
-        with library_errors(what):  # extras are of a loss alone, else there would be no graph
-            return engine(waveforms)
+    def __init__(self, engine: Engine, what: str, file: tuple[Path, str] | None = None) -> None:
+        self.engine, self.what, self.file = engine, what, file
 
-    return score
+    def __call__(self, waveforms: Waveforms, /, **_: Any) -> Probabilities:
+        with library_errors(self.what):  # extras are of a loss alone, else there would be no graph
+            return self.engine(waveforms)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.file is None:
+            raise TypeError("a graph that stands in no file cannot be pickled; save it, and open the file")
+        return open_engine, self.file
+
+
+def open_engine(path: Path, to: str) -> Engine:
+    """As `open_artefact` -> the engine alone."""
+    return open_artefact(path, to).engine
 
 
 def make_probe(recipe: Recipe | ExportedRecipe) -> Waveforms:

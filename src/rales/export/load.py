@@ -50,8 +50,7 @@ def load_with_engine(
         found = open_artefact(path, to)
         return share_engine(found) if many else found
 
-    searches = many and engine == "auto" and is_installed("torch")
-    if name in hub.GRAPHS and device in ("auto", "cpu") and engine in ("auto", "onnx") and not searches:
+    if name in hub.GRAPHS and device in ("auto", "cpu") and engine in ("auto", "onnx"):
         try:
             found = open_artefact(hub.GRAPHS[name], "onnx", hub.SHIPPED[name])
             return share_engine(found) if many else found
@@ -59,7 +58,10 @@ def load_with_engine(
             if engine == "onnx" or not is_installed("torch"):
                 raise
             tell(f"the graph of {name} cannot be used here, so torch computes: {error}")
-    require_torch(f"{name}: this model")
+    asked = f"--engine {engine} for " * (engine != "auto") or f"--device {device} for " * (
+        device not in ("auto", "cpu")
+    )
+    require_torch(f"{asked}the model {name}")
     from rales.export.engine_selection import load_run_with_engine
 
     return load_run_with_engine(path_or_name, engine, device, many=many, tell=tell)

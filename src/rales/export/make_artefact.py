@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rales.export import parity, torch_export
-from rales.export.artefact import find_target, library_errors, make_probe, with_library_errors
+from rales.export.artefact import GraphEngine, find_target, library_errors, make_probe
 from rales.export.target import ExportTarget
 from rales.inference.engines import Engine, Waveforms
 from rales.inference.predictor import Predictor
@@ -50,7 +50,7 @@ def make_artefact(model: Predictor, to: str, precision: str, calibration: Wavefo
     with library_errors(f"{to} could not make a graph of this model"):
         program = torch_export.trace_graph(torch_export.wave_to_probabilities(model), clips.shape[1])
         graph = target.make(program, precision, calibration)
-        engine = with_library_errors(target.compile(graph, precision), f"{to} failed")
+        engine = GraphEngine(target.compile(graph, precision), f"{to} failed")
 
     apart = parity.largest_difference(expected, engine(clips))
     if precision == "float32" and not apart <= parity.TOLERANCE:

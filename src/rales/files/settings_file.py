@@ -6,7 +6,7 @@ train:
 split.name: folds
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,10 +32,17 @@ class SettingsFile(NamedTuple):
             place = f"{self.path}, line {self.lines[error.name]}"
             raise UsageError(f"{place}: {error.describe()}") from error
 
+    def rename(self, expand: Callable[[str], str]) -> "SettingsFile":
+        """-> the same by the names that `expand` makes of its own."""
+        values = {expand(name): value for name, value in self.values.items()}
+        return self._replace(values=values, lines={expand(name): line for name, line in self.lines.items()})
+
     def leave_to(self, others: Iterable[str]) -> tuple["SettingsFile", list[str]]:
         """`name=value` words that win over the file -> the file without those names, and a sentence for each that it
         has otherwise."""
-        theirs = dict(word.split("=", 1) for word in others if "=" in word)
+        theirs = {
+            name.strip(): value.strip() for name, equals, value in (word.partition("=") for word in others) if equals
+        }
         kept = {name: value for name, value in self.values.items() if name not in theirs}
         notes = [
             f"{self.path}, line {self.lines[name]}: {name}={value} does not count; {theirs[name]} is given beside it"

@@ -35,7 +35,7 @@ from rales.inference.engines import Engine, Waveforms
 from rales.inference.samples import is_in_memory, recording_paths
 from rales.labels import ICBHI, LabelSet
 from rales.models import hub
-from rales.optional_packages import require_torch
+from rales.optional_packages import explain_missing, require_torch
 from rales.progress import progress_bar
 from rales.settings import scored_together
 from rales.training.recipe import ExportedRecipe, Recipe
@@ -224,6 +224,7 @@ class Predictor:
         else:
             engine.save(path, self.record)
 
+    @explain_missing("Predictor.push_to_hub")
     def push_to_hub(self, name: str, *, private: bool = True, licence: str = "", note: str = "") -> str:
         """Put the model on the hub -> the address that `rales.load` takes. Weights, settings (of paths
         the last part), figures of its test and hashed names of training recordings go there, no recording.
@@ -243,6 +244,7 @@ class Predictor:
 
         return push_to_hub(self, name, private=private, licence=licence, note=note)
 
+    @explain_missing("Predictor.explain")
     def explain(
         self, recording: Any, cycle: int, target: str | None = None, *, sample_rate: int | None = None, **options: Any
     ) -> Explanation:
@@ -347,6 +349,7 @@ class Predictor:
                 waiting, rows = [], 0
         yield self.make_columns(waiting, decision), make_status(waiting)
 
+    @explain_missing("Predictor.finetune")
     def finetune(
         self,
         data: str | Path | pd.DataFrame,
@@ -388,6 +391,7 @@ class Predictor:
         train_recipe(None, data, out, progress=progress, **start, **settings)
         return load_model(out, str(self.torch_engine.device))
 
+    @explain_missing("Predictor.calibrate")
     def calibrate(
         self, data: str | Path | pd.DataFrame, out: str | Path | None = None, *, progress: bool = False, **options: Any
     ) -> Predictor:
@@ -460,6 +464,7 @@ class Predictor:
             origin=known.get("origin", VALIDATION),
         )
 
+    @explain_missing("Predictor.evaluate")
     def evaluate(
         self,
         data: str | Path | pd.DataFrame,

@@ -73,6 +73,8 @@ def cut_segments(
         raise UsageError(f"--out {out}: is there already and not empty; name a new folder")
     problems: list[str] = []
     sources, where = audio_reader.find_sources(paths, cycles)
+    if audio_reader.STDIN in sources:
+        raise UsageError("-: segments are cut out of files; write what stands on standard input into one and give that")
     found = pd.concat([table for table, _ in model.tables(sources, problems, cycles=where, progress=progress)])
     events = join_cycles(found, join_s).query("probability >= @min_confidence")
     if per_class:

@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,11 @@ def train_recipe(
 ) -> dict[str, Any]:
     """See `rales.train`. Data without test rows that a trained model goes on with are split by folds of patients."""
     file = read_settings_file(config) if config is not None else SettingsFile(Path(), {}, {})
+    known = list_known_fields(recipe, settings.get("from_model") or file.values.get("from_model"))
+    file = file.rename(lambda name: expand_name(name, known))
+    own = {expand_name(name, known): value for name, value in settings.items() if value is not None}
+    asked = file.values | {name: str(value) if isinstance(value, Path) else value for name, value in own.items()}
     with file.name_lines():
-        asked = expand_names(recipe, {**file.values, **settings})  # of one name the later counts
         chosen = make_recipe(recipe, asked)
     for note in file.leave_to([f"{name}={format_value(value)}" for name, value in asked.items()])[1]:
         log.warning("%s", note)
@@ -52,23 +55,19 @@ def train_recipe(
     return figures
 
 
-def expand_names(recipe: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Recipe and settings by keyword -> by dotted name: `lr` and `train__lr` are train.lr.
-
-    Errors: the last part of several names.
-    """
-    start = settings.get("from_model")
+def list_known_fields(recipe: str | None, start: Any) -> Collection[str]:
+    """Recipe, or the trained model that goes on -> the dotted names of its settings."""
     kind = find_settings(recipe) if recipe and not start else type(make_recipe(recipe, {"from_model": start}).settings)
-    known = list_fields(kind)
-    found = {}
-    for keyword, value in settings.items():
-        name = keyword.replace("__", ".")
-        same = [field for field in known if field.rpartition(".")[2] == name]
-        if name not in known and len(same) > 1:
-            raise UsageError(f"{keyword}: could be {' or '.join(same)}; write {same[0].replace('.', '__')}")
-        if value is not None:
-            found[same[0] if name not in known and same else name] = str(value) if isinstance(value, Path) else value
-    return found
+    return list_fields(kind)
+
+
+def expand_name(keyword: str, known: Collection[str]) -> str:
+    """Keyword -> dotted name: `lr` and `train__lr` are train.lr. Errors: the last part of several names."""
+    name = keyword.replace("__", ".")
+    same = [field for field in known if field.rpartition(".")[2] == name]
+    if name not in known and len(same) > 1:
+        raise UsageError(f"{keyword}: could be {' or '.join(same)}; write {same[0].replace('.', '__')}")
+    return same[0] if name not in known and same else name
 
 
 def read_table(data: Table, label_set: LabelSet = ICBHI, *, needs_split: bool = True) -> pd.DataFrame:

@@ -34,6 +34,12 @@ EXTRAS = {  # extra of the package -> what stands and falls with it
     "labels": "cleanlab",
     "tune": "optuna",
     "quantize": "nncf",
+    "encoders": "timm",
+    "slurm": "submitit",
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
+    "trackio": "trackio",
 }
 LEAST_FREE_BYTES = 10**9
 RATE_HZ = 8000

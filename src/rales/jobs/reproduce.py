@@ -9,7 +9,7 @@ import pandas as pd
 
 from rales.data import splits
 from rales.data.dataset import make_preparation, select_extras
-from rales.errors import UsageError
+from rales.errors import SettingError, UsageError
 from rales.jobs.sweep import Trial, trials
 from rales.models.hub import ALIASES, find_checkpoint
 from rales.recipes.m2d_fusion import VARIANTS
@@ -57,6 +57,10 @@ def paper_trials(
     """
     if what not in (*PAPER, "all"):
         raise UsageError(f"reproduce {what!r}: expected one of {', '.join(PAPER)}, all")
+    for name, option in (("train.select", "--select"), ("weights", "--weights")):
+        if given := [word for word in fixed if word.partition("=")[0] == name]:
+            value = given[-1].partition("=")[2]
+            raise SettingError(name, f"the study sets this for each of its runs; give {option} instead", value)
     for word in fixed:
         if not any(fitting([word], system) for system in ("m2d_fusion", *EARLIER)):
             make_recipe("m2d_fusion", [word])  # says what it is not, and the nearest

@@ -1,11 +1,13 @@
 """Folders that recordings arrive in: each is answered once, as soon as it is whole, and its rows go into one table.
 
 The table is the record of what is done: a recording whose path stands there is not answered again, also after a
-restart. Rows are added by writing a copy of the table beside it and renaming that, so all of a recording's are there or
-none. FILE.watch.json says what answered, so that no other model or decision is mixed in.
+restart and by whatever way the folder is named. While rows are added `.FILE.adding` says how long the table was, so
+that what a killed process left of them is cut off: all of a recording's are there or none. FILE.watch.json says what
+answered, so that no other model or decision is mixed in.
 """
 
-import shutil
+import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,9 +21,9 @@ from filelock import Timeout
 
 from rales.data.annotation_dialects import read_table
 from rales.data.reader import list_files
-from rales.errors import FileError, count_noun
+from rales.errors import FileError, FileSystemError, count_noun
 from rales.evaluation.predictions import NOTICE, Decision
-from rales.files.atomic import Lock, NoLocks, atomic_write
+from rales.files.atomic import Lock, NoLocks, atomic_write, sync_file
 from rales.files.csv_cells import make_encodable, one_line
 from rales.files.json_files import read_json, to_jsonable
 from rales.files.writers import write_json
@@ -65,12 +67,13 @@ def answer_arriving(
     counts, failed = Counter[str](), dict[str, State]()
     with claim_table(out):
         check_job(out, to_jsonable(job))
+        cut_back(out)
         done = read_answered(out)
         if done:
             tell(f"{out}: goes on; {count_noun(len(done), 'recording')} answered before")
         try:
-            for path, state in watch_files(folders, wait):
-                if make_encodable(path) in done or failed.get(path) == state:
+            for path, state in watch_files([folder.absolute() for folder in folders], wait):
+                if (place := name_place(path)) in done or failed.get(path) == state:
                     continue
                 problems = list[str]()
                 tables = [
@@ -85,7 +88,7 @@ def answer_arriving(
                 if tables:
                     append_rows(out, pd.concat(tables, ignore_index=True))
                 failed.pop(path, None)
-                done.add(make_encodable(path))
+                done.add(place)
                 rows = sum(map(len, tables))
                 counts += Counter(recordings=1, cycles=rows)
                 tell(f"{one_line(path)}: {count_noun(rows, 'cycle')}")
@@ -150,17 +153,49 @@ def check_job(out: Path, job: Mapping[str, Any]) -> None:
         write_json(record, job)
 
 
+def name_place(path: str) -> str:
+    """Path of a recording -> one text for every way to write it, through links too."""
+    return make_encodable(os.path.realpath(path))
+
+
 def read_answered(out: Path) -> set[str]:
-    """Table, if it is there -> the paths in it."""
-    return {row.cells["path"] for row in read_table(out).rows} if out.exists() else set()
+    """Table, if it is there -> the places of the recordings in it."""
+    return {name_place(row.cells["path"]) for row in read_table(out).rows} if out.exists() else set()
 
 
 def append_rows(out: Path, table: pd.DataFrame) -> None:
     """Rows of a recording -> they are in the table, all or none."""
-    with atomic_write(out) as beside:
-        if new := not out.exists():
-            beside.touch()
-        else:
-            shutil.copyfile(out, beside)
-        with beside.open("a", newline="", encoding="utf-8") as file:
-            file.write(format_csv(table, header=new))
+    if not out.exists():
+        with atomic_write(out) as beside:
+            beside.write_text(format_csv(table, header=True), encoding="utf-8", newline="")
+        return
+    rows, mark = format_csv(table, header=False), adding_mark(out)
+    try:
+        mark.write_text(f"{out.stat().st_size}\n")
+        with out.open("a", newline="", encoding="utf-8") as file:
+            file.write(rows)
+        sync_file(out)
+    except OSError as error:
+        cut_back(out)
+        raise FileSystemError(
+            out, f"cannot be written ({error.strerror}); make room and run the same command again"
+        ) from error
+    except BaseException:
+        cut_back(out)
+        raise
+    mark.unlink()
+
+
+def cut_back(out: Path) -> None:
+    """Table to which rows were being added -> it is as long as before those."""
+    mark = adding_mark(out)
+    if not mark.exists():
+        return
+    before = re.fullmatch(r"(\d+)\n", mark.read_text())  # unfinished itself, it stands there before any row
+    if before and out.exists():
+        os.truncate(out, min(int(before[1]), out.stat().st_size))
+    mark.unlink()
+
+
+def adding_mark(out: Path) -> Path:
+    return out.with_name(f".{out.name}.adding")

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from rales.optional_packages import explain_missing
+
 if TYPE_CHECKING:
     from rales.models.classifier import FusionClassifier
     from rales.models.layer_fusion import LayerFusion, mean_plus_max
@@ -25,5 +27,6 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return getattr(import_module(f"rales.models.{_MODULES[name]}"), name)
+        with explain_missing(f"rales.models.{name}"):
+            return getattr(import_module(f"rales.models.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'rales.models' has no attribute {name!r}")
