@@ -110,7 +110,7 @@ def test_what_is_wrong_with_live_sound_is_a_sentence(client: httpx.Client, sound
     refused(client.post(f"/live/{live}/sound?at=0", content=b"", headers=BYTES), 422, "0 bytes, expected")
     refused(client.post(f"/live/{live}/sound?at=0", json={}), 415, "expected application/octet-stream")
     refused(client.post(f"/live/{live}/sound?at=-1", content=b"abcd", headers=BYTES), 422, "at:")
-    refused(client.post(f"/live/{live}/keep", json={"name": ""}), 422, "101_live: no samples")  # still there
+    refused(client.post(f"/live/{live}/keep", json={"name": ""}), 422, "101_live: holds no samples")  # still there
     assert send(client, live, 0, sound[:10]).json()["samples"] == 10
     foreign = {**BYTES, "origin": "http://elsewhere.example"}
     refused(client.post(f"/live/{live}/sound?at=0", content=b"abcd", headers=foreign), 403, "another page")
