@@ -120,7 +120,8 @@ def test_what_comes_late_is_shown_before_it_counts_and_what_comes_twice_is_said(
     assert not any(cycle["confirmed"] for cycle in after["cycles"])
     drop_folder(page, visits)
     expect(page.locator("#imports-sum")).to_contain_text("for 1 recording.")
-    edited = {"recording": facts["id"], "cycles": after["cycles"], "base": 1}  # meanwhile, by somebody else
+    cycles = [{**cycle, "confirmed": True} for cycle in after["cycles"]]
+    edited = {"recording": facts["id"], "cycles": cycles, "base": 1}  # meanwhile, by somebody else
     assert client.post("/annotations", json=edited).status_code == 201
     page.locator("#imports").get_by_role("button", name="Import").click()
     alert = page.locator("#alert")
