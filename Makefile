@@ -21,15 +21,16 @@ export OMP_WAIT_POLICY := PASSIVE
 # Every process that the tests start would compile the package anew, and every `make test` its 170 files of tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo large test test-slow lint docs bench mutants lock sbom resolutions clean
+.PHONY: help setup demo large test test-slow lint docs bench mutants lock sbom dist resolutions clean
 
 help:
 	@echo "make demo       data check, training, scores, report and a prediction; writes demo/ (minutes)"
 	@echo "make demo DATA=/path/to/ICBHI_final_database    the same on the real database"
 	@echo "make large DATA=... SPRSOUND=... [NOISE=...]    ViT-base, pre-trained further and fine-tuned; for a GPU (docs/pre-training.md)"
 	@echo "make test       all tests that take seconds      make test-slow  the others"
-	@echo "make lint       style, types, import rules       make bench      speed beside public peers"
-	@echo "make docs       the documentation site, in site/"
+	@echo "make lint       style, types, import rules       make bench      one page of speeds beside public peers (half an hour)"
+	@echo "make docs       the documentation site, in site/; runs its notebooks"
+	@echo "make dist       wheel and sdist, built twice to the same bytes, and SHA256SUMS, in dist/"
 	@echo "make setup      only build .venv                 make clean      remove .venv and everything made here"
 	@echo "make setup LOCKED=1    the same, every package held against its SHA-256 in $(LOCK)"
 	@echo "make lock       find those versions anew         make sbom       what .venv is made of (CycloneDX)"
@@ -103,16 +104,16 @@ lint: setup
 	mypy
 	pytest -q tests/test_imports.py
 
-# Strict: a link to nowhere, or a page outside the navigation, fails.
+# Strict: a link to nowhere, a page outside the navigation, or a cell of a notebook that fails.
 docs: setup
-	@.venv/bin/python -c 'import material, mkdocstrings' 2> /dev/null || .venv/bin/python -m pip install --quiet --disable-pip-version-check -c $(TAKEN) -e ".[docs]"
+	@.venv/bin/python -c 'import ipykernel, material, mkdocstrings, nbconvert' 2> /dev/null || .venv/bin/python -m pip install --quiet --disable-pip-version-check -c $(TAKEN) -e ".[docs]"
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 	@echo "site/index.html"
 
-# Those left out measure scores more than speed, and need recordings
+# One page; its parts and the scripts that measure scores are called one by one (their first lines say how)
 bench: setup
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c $(TAKEN) -e ".[bench]"
-	for script in $(filter-out benchmarks/adaptation.py benchmarks/conformal.py benchmarks/hearing.py benchmarks/large_model.py benchmarks/probe_encoders.py benchmarks/real_subset.py benchmarks/segmentation.py benchmarks/encoders.py benchmarks/starts.py benchmarks/sprsound.py benchmarks/gpu_check.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; PYTHONPATH=. python $$script || exit 1; done
+	PYTHONPATH=. python benchmarks/page.py
 
 # Mutants of what decides a score; the figure that counts is killed over all.
 mutants: setup
@@ -136,8 +137,11 @@ sbom: $(TOOLS)/uv
 	$(TOOLS)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o sbom/python.cdx.json .venv/bin/python
 	@echo "sbom/python.cdx.json"
 
+dist: setup
+	.venv/bin/python scripts/build_release.py
+
 resolutions: $(TOOLS)/uv
 	$(TOOLS)/python scripts/resolutions.py
 
 clean:
-	rm -rf .venv sbom demo mutants site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv sbom dist demo mutants site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -35,6 +35,7 @@ from rales.models.cpu_inference import bf16_is_faster, prepack_for_cpu
 from rales.training.optim import make_adam
 
 LAYERS, CLASSES, BATCH = range(1, 13), 4, 8
+SUBSETS = ((12,), (4, 7, 10), (3, 6), (1,))
 EAGER, SDPA = "public, eager", "public, sdpa"
 FLOAT32, BF16 = "rales, float32", "rales, bf16"
 Turn = Callable[[], None]
@@ -56,6 +57,9 @@ def main() -> None:
     for batch in (BATCH, 1):
         print(f"\nInference, batch {batch}, ms per clip of 8 s")
         table(time_engines(inference_turns(names, batch), rounds if batch > 1 else 3 * rounds), batch)
+    print("\nThe same, batch 1, of a network that fuses some layers: it stops behind the last of them")
+    for layers, values in time_engines({str(subset): fused_turn(subset) for subset in SUBSETS}, rounds).items():
+        print(f"  {layers:15s} {1000 * statistics.median(values):8.1f}")
     print(f"\nPeak memory of a training step, batch {BATCH}, MB (weights, gradients, Adam's moments, activations)")
     for name in names:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
@@ -131,6 +135,18 @@ def inference_turns(names: list[str], batch: int) -> dict[str, Turn]:
         return score
 
     return {name: turn(name) for name in names}
+
+
+def fused_turn(layers: tuple[int, ...]) -> Turn:
+    """Fused layers -> a function that scores one clip."""
+    model = prepack_for_cpu(FusionClassifier(ViT(), layers, learned=False).eval(), "float32")
+    logmel = torch.randn(1, 1, 80, 801)
+
+    def score() -> None:
+        with torch.inference_mode():
+            model(logmel)
+
+    return score
 
 
 def table(seconds: dict[str, list[float]], batch: int) -> None:

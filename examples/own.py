@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rales.audio.spec_augment import keep_features
+from rales.audio.feature_augment import keep_features
 from rales.data.reader import Cycle, DatasetContents, Recording, probe_audio
 from rales.recipes import m2d_fusion
 from rales.settings import PaddedWaveform, RunSettings

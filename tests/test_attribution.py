@@ -1,5 +1,6 @@
 """Where a decision came from: the grid points at the sound that was put in, and adds up."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,12 @@ def test_a_cycle_of_a_recording(model: Predictor, tmp_path: Path) -> None:
     assert (found.start_s, found.end_s) == (2.0, 3.0)
     assert found.attribution.target == rows["label"][2]
     assert found.probabilities[rows["label"][2]] == pytest.approx(rows[f"p_{rows['label'][2]}"][2], abs=1e-6)
+    cooler = copy.copy(model)
+    cooler.calibration = {"temperature": 3.0}
+    same = attribution.explain_cycle(cooler, str(recording), 3).probabilities
+    assert list(same.values()) == pytest.approx(
+        cooler.predict(recording).loc[2, [f"p_{name}" for name in same]], abs=1e-6
+    )
     cells = attribution.make_patch_table(found)
     assert list(cells.columns) == ["hz", "time_s", "recording_s", "contribution"]
     assert len(cells) == 5 * 26

@@ -188,8 +188,8 @@ def test_folders_of_something_else_are_sentences(place: Path, tmp_path: Path) ->
     batch_predict.prepare_folder(out, {"recordings": "a", "model": "m", "shard": 4, "decision": {}})
     with pytest.raises(ValueError, match=r"holds a job of other recordings, model, cycles, quality, decision"):
         job(place, out)
-    with pytest.raises(UsageError, match="--cluster slurm: expected local or ray"):
-        job(place, out, cluster="slurm")
+    with pytest.raises(UsageError, match="--cluster cloud: expected local, ray or slurm"):
+        job(place, out, cluster="cloud")
     with pytest.raises(FileNotFoundError, match="no such folder or manifest"):
         batch_predict.predict_manifest(tmp_path / "gone.parquet", out)
     shutil.copy(place / "00000.wav", tmp_path / "x.parquet")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks import page
 
 from rales.cli import main
 from rales.errors import UsageError
@@ -88,3 +89,12 @@ def test_a_peer_is_what_the_ratios_are_to(monkeypatch: pytest.MonkeyPatch) -> No
     found = benchmark.run_benchmark(batches=(2,), rounds=3, peer=slow)
     assert found["times_as_fast_as"] == benchmark.PEER
     assert found["rows"][1]["times"] > 1.5
+
+
+def test_the_page_of_speeds_by_hand() -> None:
+    row = {"path": "front-end", "what": "16 clips", "ours_s": 0.25, "first_s": None, "error": None}
+    row |= {"times_the_peer": page.ratio({"ours": [1, 2, 4], "peer": [3, 2, 2]}), "first_error": "no module named x"}
+    assert page.ratio({"ours": [1.0]}) is None  # no peer
+    *_, line, said = page.write_page({"machine": "two cores", "rows": [row]})
+    assert line == "| front-end: 16 clips | 0.25 s | – | 1.00 | – | – | – | – |"
+    assert said == "front-end of the first edition: no module named x"

@@ -86,6 +86,9 @@ def test_recordings_made_of_others_count_as_those() -> None:
 def test_the_method_of_a_model(place: Path, model: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RALES_CACHE", str(place / "cache"))
     assert model.evaluate(place / "data", part="train")["protocol"]["part"] == "train"
+    table = read_cycles(place / "data")[["path", "start_s", "end_s", "label", "patient"]]
+    found, same = model.evaluate(table, part="all"), model.evaluate(place / "data", part="all")
+    assert found["confusion"] == same["confusion"]
 
 
 def test_a_record_names_no_recording(place: Path) -> None:

@@ -84,7 +84,8 @@ def test_the_command_answers_without_torch_as_with_it(
     asked = ["predict", *recordings]
     as_json = [*asked, "--json", "--sets", "0.9", "--min-confidence", "0.5"]
     trained = ["train", "m2d_fusion", "--data", "nowhere", "--out", "nowhere/run"]
-    table, document, *refused = run_without(asked, as_json, trained, [*asked, "--model", "rales-mn04"])
+    drawn = ["report", "nowhere", "--out", "nowhere/report"]
+    table, document, *refused = run_without(asked, as_json, trained, [*asked, "--model", "rales-mn04"], drawn)
 
     assert table == command(capsys, *asked, "--engine", "torch")
     code, out, err = command(capsys, *as_json, "--engine", "torch")
@@ -95,9 +96,10 @@ def test_the_command_answers_without_torch_as_with_it(
     for part in ours:
         assert_alike(ours[part], theirs[part])
 
-    for (code, out, err), what in zip(refused, ("rales train", "rales-mn04: this model"), strict=True):
+    asked_for = {"rales train": "train", "rales-mn04: this model": "train", "rales report": "report,train"}
+    for (code, out, err), (what, extra) in zip(refused, asked_for.items(), strict=True):
         assert (code, out) == (2, "")
-        assert err == f'rales: {what} needs the package torch, which is not installed: pip install "rales[train]"\n'
+        assert err == f'rales: {what} needs the package torch, which is not installed: pip install "rales[{extra}]"\n'
 
 
 def assert_alike(ours: object, theirs: object) -> None:

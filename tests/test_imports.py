@@ -1,6 +1,8 @@
 """Who may import whom, what stands on optional packages, and how fast the package comes up."""
 
 import ast
+import importlib
+import pkgutil
 import subprocess
 import sys
 import tomllib
@@ -121,6 +123,13 @@ def test_the_package_and_its_command_come_up_without_the_heavy_packages(module: 
     heavy = ["torch", "pandas", "sklearn", "scipy", "pyarrow", "soundfile"]
     ended = python(WITHOUT.format(blocked=[], names=[module], lazy=heavy))
     assert ended.returncode == 0, ended.stderr
+
+
+def test_no_public_name_is_that_of_a_module_beside_it() -> None:
+    """Whichever is imported first would hide the other."""
+    for package in ("rales", "rales.audio", "rales.models", "rales.data", "rales.evaluation", "rales.export"):
+        found = importlib.import_module(package)
+        assert not set(found.__all__) & {module.name for module in pkgutil.iter_modules(found.__path__)}
 
 
 def test_the_parts_are_there_by_attribute() -> None:

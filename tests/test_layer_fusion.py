@@ -1,8 +1,10 @@
 """Layer fusion, pooling and the classifier: by hand, and six training steps of the reference model."""
 
+import copy
 import inspect
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from rales.models import FusionClassifier, LayerFusion, ViT, load_m2d, mean_plus_max
+from rales.models.beats import BEATs, BEATsSize
 from rales.models.layer_fusion import Pool, concatenate_layers, pool_over_time
+from rales.models.mobilenet import MobileNet, TwoSpeedEncoder
+from rales.models.vit import Layout
 from rales.training.losses import weighted_cross_entropy
 from rales.training.optim import make_adam
 
@@ -140,6 +145,68 @@ def test_each_way_to_pool(pool: Pool) -> None:
     first, _, third = model.encoder(logmel)
     expected = torch.cat([pool_over_time(0.5 * first, pool), pool_over_time(-2.0 * third, pool)], dim=1)
     assert torch.allclose(model.embed(logmel), expected, atol=1e-6)
+
+
+# An encoder stops behind the last fused layer
+
+
+class WholePass(nn.Module):
+    """An encoder as one from outside may be: it has no `last_layer`, and computes every layer."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.layer_widths = inner, inner.layer_widths
+
+    def forward(self, features: Tensor, layout: Layout) -> list[Tensor]:
+        outputs: list[Tensor] = self.inner(features, layout)
+        return outputs
+
+
+def mobile_net() -> MobileNet:
+    torch.manual_seed(0)
+    return MobileNet(0.1, 3)
+
+
+ENCODERS: dict[str, tuple[Callable[[], nn.Module], int]] = {  # and mel bands
+    "ViT": (lambda: encoder(depth=4), 32),
+    "BEATs": (lambda: BEATs(BEATsSize(16, 4, 2, 32, 8), layer_drop=0.5), 128),
+    "MobileNet": (mobile_net, 128),
+    "TwoSpeedEncoder": (lambda: TwoSpeedEncoder(mobile_net(), 30), 128),
+}
+
+
+@pytest.mark.parametrize("layers", [[1], [3], [2, 1]])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_an_encoder_that_stops_answers_and_learns_as_the_whole_pass(name: str, layers: list[int]) -> None:
+    make, bands = ENCODERS[name]
+    model = FusionClassifier(make(), layers, learned=True, head_start="default")
+    whole = FusionClassifier(WholePass(copy.deepcopy(model.encoder)), layers, learned=True)
+    whole.head.load_state_dict(model.head.state_dict())
+    features, found = torch.randn(2, 1, bands, 60), []
+    for each in (model, whole):
+        torch.manual_seed(1)  # BEATs leaves blocks out in training
+        loss = each(features).square().sum()
+        loss.backward()
+        drawn = torch.rand(2)
+        gradients = [p.grad for p in each.parameters() if p.grad is not None]
+        each.eval()
+        with torch.no_grad():
+            found.append([loss, drawn, *gradients, each(features), each.pool(features)])
+    assert len(found[0]) == len(found[1])
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_nothing_behind_the_last_fused_layer_is_computed(name: str) -> None:
+    make, bands = ENCODERS[name]
+    model = FusionClassifier(make(), [2, 1], learned=False).eval()
+    network: Any = getattr(model.encoder, "network", model.encoder)
+    blocks: Any = network.features[1:] if isinstance(network, MobileNet) else network.blocks
+    computed = []
+    for number, block in enumerate(blocks, start=1):
+        block.register_forward_hook(lambda *_, number=number: computed.append(number))
+    model(torch.randn(2, 1, bands, 60))
+    assert computed == [1, 2]
 
 
 # Golden: six Adam steps of the paper's model

@@ -107,7 +107,7 @@ def test_a_notebook_gets_its_own_bars(monkeypatch: pytest.MonkeyPatch, capsys: p
         return iter(items)
 
     monkeypatch.setattr("tqdm.auto.tqdm", widget)
-    monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "ipykernel.zmqshell", ModuleType("ipykernel.zmqshell"))
     assert list(progress.progress_bar([1, 2], shown=True, desc="work")) == [1, 2]
     assert asked == [{"desc": "work"}], "not disabled, though stderr is no terminal"
     assert capsys.readouterr().err == ""

@@ -44,6 +44,7 @@ def test_all_ways_to_hand_over_a_sound_give_the_answer_of_its_file(recording: Pa
         found = rales.predict(given, model, cycles="windows")
         assert np.array_equal(found[P].to_numpy(), expected)
         assert (set(found["recording"]), set(found["path"])) == ({"waveform"}, {""})
+    assert model(recording, cycles="windows").equals(model.predict(recording, cycles="windows"))
     vectors = model.embed(samples, sample_rate=rate_hz, cycles="windows")
     assert np.array_equal(vectors, model.embed(recording, cycles="windows"))
 
@@ -162,6 +163,7 @@ def test_pictures(recording: Path, tmp_path: Path, model: Predictor) -> None:
     names = [f"{row.label} {row[f'p_{row.label}']:.2f}" for _, row in table.iterrows()]
     assert [text.get_text() for text in above.texts] == names
     assert NOTICE in above.get_title()
+    assert figure._repr_png_().startswith(b"\x89PNG"), "what a notebook shows"
     with pytest.raises(UsageError, match="one recording"):
         model.plot([recording])
 
@@ -173,6 +175,8 @@ def test_pictures(recording: Path, tmp_path: Path, model: Predictor) -> None:
     why = model.explain(recording, 2)
     why.plot(tmp_path / "why.png")
     assert (tmp_path / "why.png").read_bytes().startswith(b"\x89PNG")
+    assert (why._repr_png_() or b"").startswith(b"\x89PNG")
+    assert repr(why).startswith(f"<Explanation of {recording.stem}, cycle 2: {table['label'][1]} ")
     assert why.table()["contribution"].sum() == pytest.approx(float(why.attribution.grid.sum()), abs=1e-4)
     samples, rate_hz = soundfile.read(recording)
     assert model.explain(samples, 1, sample_rate=rate_hz, cycles="windows").recording == "waveform"

@@ -31,6 +31,7 @@ PAGES = [
 PAGES += [(REPOSITORY / "docs" / "pre-training.md").read_text().partition("## A teacher")[0]]
 TOUR = PAGES[1]
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")])
+NOTEBOOKS = sorted(REPOSITORY.glob("docs/notebooks/*.ipynb"))
 M2D = "m2d_vit_base-80x608p16x16-221006-mr7"
 TOO_LARGE = ("torchrun", "rales reproduce", "rales sweep", "rales serve")  # parsed, not run: other tests run them
 # Enough to run every line, on so few patients that nothing may count on more
@@ -265,9 +266,23 @@ def test_guarantees_name_tests_that_are_there() -> None:
 
 def test_the_site_has_every_page_once() -> None:
     told = re.findall(r"^ *- [^:]+: (\S+\.md)$", (REPOSITORY / "mkdocs.yml").read_text(), re.M)
-    there = {path.name for path in REPOSITORY.glob("docs/*.md")}
+    notebooks = {f"notebooks/{path.stem}.md" for path in NOTEBOOKS}
+    there = {path.name for path in REPOSITORY.glob("docs/*.md")} | notebooks
     assert sorted(name for name in told if name in there) == sorted(there)
     assert all((REPOSITORY / name).is_file() for name in set(told) - there)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_kept_without_what_they_print(path: Path) -> None:
+    """`make docs` runs them."""
+    cells = json.loads(path.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert [cell for cell in code if cell["outputs"] or cell["execution_count"] is not None] == []
+    text = "".join(line for cell in cells if cell["cell_type"] == "markdown" for line in cell["source"])
+    assert text.startswith("# ")
+    assert len(re.findall("diagnosis", text)) == 1
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+        assert (path.parent / link).is_file(), f"{path.name}: no file {link}"
 
 
 def test_wants_are_counted_right() -> None:

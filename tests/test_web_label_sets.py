@@ -178,7 +178,7 @@ def test_icbhi_format_takes_what_it_can_say(classes: tuple[str, ...], independen
     label_set = LabelSet(classes, independent)
     assert ("icbhi" in cycle_edits.known_forms(label_set)) == takes
     rows = [{"start_s": 0, "end_s": 1, "label": label} for label in ("Crackle", "crackle+wheeze", "wheeze", "Healthy")]
-    text = cycle_edits.write_cycles("icbhi", "a", "a.wav", rows, label_set)
+    text = cycle_edits.write_cycles("icbhi", {"name": "a"}, rows, label_set)
     assert [line.split("\t")[2:] for line in text.splitlines()] == [["1", "0"], ["1", "1"], ["0", "1"], ["0", "0"]]
 
 

@@ -24,6 +24,7 @@ from rales.errors import UsageError
 from rales.web import check_apart, serve_page
 from rales.web.decoded_sounds import DecodedSounds
 from rales.web.projects import Project
+from rales.web.recording_facts import read_table
 from rales.web.security import ApiError
 from rales.web.service import Service, lock_service_folder
 from rales.web.store import Store
@@ -44,6 +45,8 @@ def folder(place: Path) -> Path:
     shutil.copy(recording(place, 2), project / "alone.wav")
     (project / "alone.txt").write_text("0 1 0 0\n" * 40_000)
     os.utime(project / "alone.wav", (0, 0))  # before the first year that a zip knows
+    told = f"alone.wav,=7,Pr,before\nward/again.wav,{'x' * 61},,\n"
+    (project / "recordings.csv").write_text(f"path,patient,location,note\n{told}")
     (project / "broken.wav").write_bytes(b"RIFF nothing")
     return project
 
@@ -90,7 +93,9 @@ def test_its_recordings_are_in_the_queue_with_their_annotations(
     assert "broken" in found["broken.wav"]["problem"]
     assert str(folder) not in json.dumps(found)  # no visitor reads where this machine keeps them
     copies = [note for path in (first, "ward/again.wav") for note in found[path]["notes"]]
-    assert copies == [f"the same sound as {first}"]
+    assert copies[0] == f"the same sound as {first}"
+    assert copies[1:] == ["recordings.csv: patient: 61 letters, at most 60 are taken; not used"]
+    assert (found["alone.wav"]["patient"], found["alone.wav"]["location"]) == ("=7", "Pr")
     assert found["alone.wav"]["notes"] == ["alone.txt: larger than 256 KiB; not used"]
 
 
@@ -125,6 +130,11 @@ def test_a_project_leaves_as_data(place: Path, opened: httpx.Client, folder: Pat
     patients = dict(zip(audit.cycles["recording"], audit.cycles["patient"], strict=True))
     stem = recording(place, 1).stem  # in a folder of the project, it is the same patient's
     assert patients[f"ward/{stem}"] == icbhi.parse_recording_name(stem)["patient"]
+    assert patients["alone"] == "=7"
+    assert "alone.wav,'=7,Pr,,before" in (tmp_path / "recordings.csv").read_text()
+    known = read_table(tmp_path)  # as the next service on this folder does
+    assert known["alone.wav"] == {"patient": "=7", "location": "Pr", "note": "before"}
+    assert known[f"ward/{recording(place, 1).name}"]["device"] == icbhi.parse_recording_name(stem)["device"]
     history = json.loads((tmp_path / "history.json").read_text())["recordings"]["alone.wav"]
     assert [(each["reader"], each["revision"]) for each in history] == [("", 1), ("", 0), ("Anna", 1), ("Anna", 0)]
     assert read_events(tmp_path / "alone_events.aoef.json") == [Event(**wheeze)]

@@ -128,11 +128,14 @@ def test_no_edit_makes_a_cycle_twice(edited: Script, edit: dict[str, Any]) -> No
 
 
 def test_unusable_cycles_merge_among_themselves_and_taking_it_back_judges_nothing(edited: Script) -> None:
-    cycles = [
+    cycles: list[dict[str, Any]] = [
         {"start_s": 0.0, "end_s": 1.0, "label": "crackle", "confirmed": False},
         {"start_s": 1.0, "end_s": 2.0, "label": "wheeze", "confirmed": True},
     ]
     unusable = {"kind": "unusable", "which": 0, "label": "wheeze"}
+    cycles[0]["note"], cycles[1]["note"] = "early", "late"
+    merged = edited({"cycles": cycles, "duration_s": 3.0, "edits": [{"kind": "merge", "which": 0}]})[-1]
+    assert [cycle["note"] for cycle in merged] == ["early; late"]
     taken_back = {"kind": "unusable", "which": 0, "label": "normal"}
     edits = [unusable, {"kind": "merge", "which": 0}, taken_back, {"kind": "relabel", "which": 0, "label": "crackle"}]
     *_, marked, back, judged = edited({"cycles": cycles, "duration_s": 3.0, "edits": edits})

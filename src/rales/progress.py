@@ -1,6 +1,7 @@
 """Show the progress of a job: a bar at a terminal or in a notebook, whole lines in a log."""
 
 import sys
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,22 +25,14 @@ def progress_bar(
     """
     if not shown:
         return std.tqdm(items, disable=True, **options)
-    if in_notebook():
-        from tqdm import auto
+    if "ipykernel.zmqshell" in sys.modules:  # a notebook: its widget, or where that is not installed a bar of letters
+        with warnings.catch_warnings(action="ignore", category=std.TqdmWarning):
+            from tqdm import auto
 
         return auto.tqdm(items, **options)
     if sys.stderr.isatty():
         return std.tqdm(items, **options)
     return LineLog(items, mininterval=log_every_s, miniters=1, smoothing=0, delay=1e-9, bar_format=LOG_LINE, **options)
-
-
-def in_notebook() -> bool:
-    """-> whether tqdm found a notebook that can show its widgets."""
-    if "IPython" not in sys.modules:
-        return False
-    from tqdm import asyncio, auto  # which asks IPython, and takes a while
-
-    return auto.tqdm is not asyncio.tqdm_asyncio
 
 
 def close_bars() -> None:

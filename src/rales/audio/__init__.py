@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from rales.audio.io import AudioInfo, fade_edges, icbhi_cycle, read_audio_info, read_waveform, resample_waveform
 
 if TYPE_CHECKING:
+    from rales.audio.feature_augment import mix_logmels, spec_augment, time_warp
     from rales.audio.logmel import IcbhiLogMel, M2DLogMel, htk_mel_filters, slaney_mel_filters
-    from rales.audio.spec_augment import mix_logmels, spec_augment, time_warp
 
 __all__ = [
     "AudioInfo",
@@ -26,7 +26,7 @@ __all__ = [
 ]
 # What computes in torch, whose import takes seconds, is loaded when it is asked for
 _IN_TORCH = dict.fromkeys(("IcbhiLogMel", "M2DLogMel", "htk_mel_filters", "slaney_mel_filters"), "rales.audio.logmel")
-_IN_TORCH |= dict.fromkeys(("mix_logmels", "spec_augment", "time_warp"), "rales.audio.spec_augment")
+_IN_TORCH |= dict.fromkeys(("mix_logmels", "spec_augment", "time_warp"), "rales.audio.feature_augment")
 
 
 def __getattr__(name: str) -> Any:

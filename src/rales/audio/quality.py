@@ -205,7 +205,7 @@ def measure_quality(sound: Float32Array, rate_hz: int, live: Sequence[int] | Non
     frames = split_into_frames(mix, rate_hz)
     power_of_frames = np.einsum("ij,ij->i", frames, frames) / frames.shape[1] - frames.mean(axis=1) ** 2
     silent = power_of_frames < SILENCE
-    spread = chunked_variance(mix)
+    spread = float(power[0]) if len(power) == 1 else chunked_variance(mix)
     known = dict.fromkeys(("level_db", "hum", "steady_db", "high", "fall_db", "voiced"), np.nan)
     if not silent.all():
         known["level_db"] = power_to_decibels(float(np.sort(power_of_frames)[-max(1, len(frames) // 20) :].mean()))

@@ -42,6 +42,8 @@ app["--help"].group = app["--install-completion"].group = app["--version"].group
 
 # And the prediction of a manifest
 GO_ON = ("train", "pretrain", "sweep", "reproduce", "protocol", "cross", "layers", "weights")
+PICTURES = ("explain", "layers", "protocol", "report", "reproduce")
+OF_WORDS = {"export": "export", "suspect": "labels"} | dict.fromkeys(PICTURES, "report,train")  # all that they need
 IN_EXTRAS = {"torch": "train", "sklearn": "train"}  # whole words stand on these; of other packages a job says so itself
 NO_MEMORY = ("out of memory", "can't allocate memory")  # of a GPU, of the processor
 
@@ -83,7 +85,8 @@ def main(words: list[str] | None = None) -> None:
             raise
         from rales.optional_packages import describe_missing
 
-        exit_with_sentence(f"rales {' '.join(words[:1])} {describe_missing(package, IN_EXTRAS[package])}", 2)
+        extra = OF_WORDS.get(words[0], IN_EXTRAS[package])
+        exit_with_sentence(f"rales {words[0]} {describe_missing(package, extra)}", 2)
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
             raise

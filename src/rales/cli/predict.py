@@ -165,7 +165,7 @@ def print_predictions(
     from rales.cli import result_lines
 
     printed = as_json or not in_file
-    if printed:
+    if as_json or (printed and (collected.rows or not collected.problems)):
         print_result(collected.document() | about, as_json, result_lines.prediction_lines)
     if summarised and not as_json and collected.label_set.is_icbhi:  # answers of recordings are about its findings
         notices = [collected.pooling_notice(), *([] if printed else [about["notice"]])]

@@ -747,7 +747,8 @@ def database_lines(document: dict[str, Any]) -> list[str]:
 
 def doctor_lines(found: dict[str, Any]) -> list[str]:
     """What `rales doctor` found -> lines."""
-    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    numbers = {name: "not installed" if it == "unknown" else it for name, it in found["versions"].items()}
+    versions = ", ".join(f"{name} {number}" for name, number in numbers.items())
     there = [extra for extra, missing in found["extras"].items() if not missing]
     lacking = [extra for extra, missing in found["extras"].items() if missing]
     difference = found["self_check"]["difference"]

@@ -58,6 +58,7 @@ EVENT_FLAGS = {  # event type -> (crackle, wheeze); continuous sounds count as w
     "Wheeze+Crackle": (1, 1),
 }
 RECORD_LABELS = ("Normal", "CAS", "DAS", "CAS & DAS", "Poor Quality")
+SITES = {"p1": "Pl", "p2": "Ll", "p3": "Pr", "p4": "Lr"}  # of a name -> in ICBHI's words
 EXTRA_COLUMNS = ("record_label", "test_part")
 
 NAME = r"\d{8}_\d+\.\d+_[01]_p\d_\d+"  # patient_age_sex_location_number
@@ -91,6 +92,15 @@ def is_layout(folder: Path) -> bool:
 def is_annotation(path: Path) -> bool:
     """Whether a path is that of an annotation, by its folder or by its name."""
     return path.suffix.lower() == ".json" and bool(json_folder(path) or re.fullmatch(NAME, path.stem))
+
+
+def parse_recording_name(name: str) -> dict[str, str]:
+    """Name of a recording without its ending -> its patient, location in ICBHI's words and device, {} if it is not
+    named as in the release."""
+    if not re.fullmatch(NAME, name):
+        return {}
+    patient, _, _, place, _ = name.split("_")
+    return {"patient": patient, "location": SITES.get(place, place), "device": DEVICE}
 
 
 def find_annotation(recording: Path) -> Path | None:

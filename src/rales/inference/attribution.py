@@ -63,6 +63,21 @@ class Explanation(NamedTuple):
         """Write it as a PNG (extra `report`)."""
         plot_explanation(self, Path(out))
 
+    def __repr__(self) -> str:
+        why = self.attribution
+        return (
+            f"<Explanation of {self.recording}, cycle {self.cycle}: {why.target} "
+            f"{self.probabilities[why.target]:.3f}; .plot(file), .table(). {NOTICE}>"
+        )
+
+    def _repr_png_(self) -> bytes | None:
+        """-> the picture, which a notebook shows; None without the extra `report`, and it shows the line above."""
+        try:
+            png: bytes = draw_explanation(self)._repr_png_()
+            return png
+        except UsageError:
+            return None
+
 
 def explain_cycle(
     model: Predictor, path: str, cycle: int, target: str | None = None, *, cycles: str = "auto", quality: bool = True
@@ -84,7 +99,7 @@ def explain_cycle(
             wave = chunk.waveforms[row]
             break
         before += len(chunk.waveforms)
-    probabilities = model.probabilities(wave[None])[0]
+    probabilities = model.decision().cool(model.probabilities(wave[None]))[0]
     if target is not None and target not in model.classes:
         raise UsageError(f"--target {target}: expected one of {', '.join(model.classes)}")
     why = attribute_patches(model, wave, target or model.classes[int(probabilities.argmax())])
@@ -207,12 +222,19 @@ def explanation_document(found: Explanation) -> dict[str, Any]:
 
 
 def plot_explanation(found: Explanation, out: Path) -> None:
-    """Write a PNG: the log-mel picture, and over it what each patch added (red) or took away (blue)."""
+    """Write `draw_explanation` as a PNG."""
+    figure = draw_explanation(found)
+    with atomic_write(out) as beside:
+        figure.savefig(beside, format="png", dpi=120)
+
+
+def draw_explanation(found: Explanation) -> Any:
+    """-> the log-mel picture, and over it what each patch added (red) or took away (blue)."""
     require_packages("a picture", "report", "matplotlib")
-    from matplotlib.figure import Figure
+    from rales.inference.notebook_figure import make_notebook_figure
 
     why = found.attribution
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    figure = make_notebook_figure(figsize=(10, 4.5), layout="constrained")
     axes = figure.subplots()
     rows, limit = len(why.hz), float(np.abs(why.grid).max()) or 1.0
     wide_s = 2 * why.time_s[0] * len(why.time_s)  # the last patch may reach beyond the clip
@@ -233,5 +255,4 @@ def plot_explanation(found: Explanation, out: Path) -> None:
     title = f"{one_line(found.recording)}, cycle {found.cycle}: {why.target} {chance:.2f}\n{NOTICE}"
     axes.set_title(title, fontsize=10, parse_math=False)  # a name may hold $, which matplotlib takes for a formula
     figure.colorbar(shown, label=f"Added to the log-odds of {why.target}")
-    with atomic_write(out) as beside:
-        figure.savefig(beside, format="png", dpi=120)
+    return figure

@@ -305,6 +305,8 @@ class Predictor:
         table.attrs.update(result.attrs)
         return table
 
+    __call__ = predict  # as the pipelines of other libraries are used
+
     def tables(
         self,
         paths: Sequence[str],
@@ -460,17 +462,20 @@ class Predictor:
 
     def evaluate(
         self,
-        data: str | Path,
+        data: str | Path | pd.DataFrame,
         *,
         part: str | None = None,
         skip_damaged: bool = False,
         progress: bool = False,
         metrics: Sequence[str] = (),
     ) -> dict[str, Any]:
-        """Annotated data -> the figures of `rales evaluate`; parameters and errors as of `evaluate.evaluate_data`."""
+        """Annotated data, or a table as of `finetune` -> the figures of `rales evaluate`; parameters and errors as of
+        `evaluate.evaluate_data`."""
         from rales.inference.evaluate import evaluate_data  # which needs this class
+        from rales.inference.train import table_file
 
-        return evaluate_data(self, data, part=part, skip_damaged=skip_damaged, progress=progress, metrics=metrics)
+        with table_file(data) as path:
+            return evaluate_data(self, path, part=part, skip_damaged=skip_damaged, progress=progress, metrics=metrics)
 
     @property
     def has_own_rows(self) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rales.data.dataset import PreparesRows, find_taken_extras, select_extras
 from rales.errors import UsageError
 from rales.inference.engines import Probabilities, Waveforms
+from rales.models.classifier import stop_after
 from rales.models.cpu_inference import prepack_for_cpu
 from rales.models.heads import class_probabilities
 from rales.models.layer_fusion import mean_plus_max
@@ -100,7 +101,9 @@ class TorchEngine:
         if not 1 <= layer <= encoder.depth:
             raise UsageError(f"--layer {layer}: the encoder has layers 1 to {encoder.depth}, or say fused")
 
+        stop = stop_after(encoder, layer)
+
         def pool_layer(logmel: Tensor) -> Tensor:
-            return mean_plus_max(encoder(logmel)[layer - 1])
+            return mean_plus_max(encoder(logmel, **stop)[layer - 1])
 
         return lambda waveforms, **extras: self.apply(pool_layer, waveforms, **extras)

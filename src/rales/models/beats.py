@@ -37,7 +37,8 @@ class BEATs(nn.Module):
     """(B, 1, 128, frames) standardised filter bank -> list of `depth` outputs (B, T, D), one of each block.
 
     T counts patches of 16 x 16, time-major as in the public code (patch = column * 8 + row); frames that do not fill a
-    patch are dropped. With layout "stacked" the patches of a column stand side by side, (B, columns, 8 * D).
+    patch are dropped. With layout "stacked" the patches of a column stand side by side, (B, columns, 8 * D). `forward`
+    computes no layer behind `last_layer`, if it is given.
 
     Parameters
     ----------
@@ -60,7 +61,7 @@ class BEATs(nn.Module):
         self.blocks = nn.ModuleList(DeepNormBlock(size) for _ in range(size.depth))
         init_beats_weights(self)
 
-    def forward(self, fbank: Tensor, layout: Layout = "flat") -> list[Tensor]:
+    def forward(self, fbank: Tensor, layout: Layout = "flat", last_layer: int | None = None) -> list[Tensor]:
         patches = self.patch_embed(fbank.transpose(2, 3)).flatten(2).transpose(1, 2)  # (B, T, patch_dim)
         x = self.patch_proj(self.patch_norm(patches))
         positions = F.gelu(self.pos_conv(x.transpose(1, 2))[..., :-1]).transpose(1, 2)
@@ -68,9 +69,12 @@ class BEATs(nn.Module):
 
         numbers = number_distances(x.shape[1], self.size.buckets, self.size.farthest).to(x.device)
         bias = self.relative_bias(numbers).permute(2, 0, 1)  # (heads, T, T)
+        # One number a block, also of those that are not computed, so that what is drawn next stays the same
+        drops = self.training and self.layer_drop > 0
+        dropped = [drops and bool(torch.rand(()) < self.layer_drop) for _ in self.blocks]
         outputs = []
-        for block in self.blocks:
-            if not (self.training and self.layer_drop and torch.rand(()) < self.layer_drop):
+        for block, left_out in zip(self.blocks[:last_layer], dropped, strict=False):
+            if not left_out:
                 x = block(x, bias)
             outputs.append(x.unflatten(1, (-1, self.rows)).flatten(2) if layout == "stacked" else x)
         return outputs

@@ -1,5 +1,6 @@
 """The whole classifier of the paper: encoder, layer fusion, pooling, linear head."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -18,7 +19,8 @@ class FusionClassifier(nn.Module):
     Parameters
     ----------
     encoder
-        Encoder that returns the output (B, T, D) of every layer, T and D its own; see `find_layer_widths`.
+        Encoder that returns the output (B, T, D) of every layer, T and D its own; see `find_layer_widths`. One whose
+        `forward` takes `last_layer`, as those of Rales do, computes nothing behind the last fused layer.
     layers
         Layers to fuse, numbered from 1; `[12]` is the vanilla M2DViT of the paper.
     learned
@@ -62,6 +64,7 @@ class FusionClassifier(nn.Module):
             raise ValueError(
                 f"layer {max(self.fusion.layers)} is to be fused, but the encoder has {len(widths)} layers"
             )
+        self.stop = stop_after(encoder, max(self.fusion.layers))
         self.widths = [widths[layer - 1] for layer in self.fusion.layers]
         self.head = nn.Linear(sum(self.widths), classes)
         if head_start == "zero":
@@ -79,7 +82,7 @@ class FusionClassifier(nn.Module):
         sees."""
         if logmel.ndim == 3:
             return self.fuse_pooled(logmel)
-        weighted = self.fusion(self.encoder(logmel, self.layout))
+        weighted = self.fusion(self.encoder(logmel, self.layout, **self.stop))
         return torch.cat([pool_over_time(z, self.pooling) for z in weighted], dim=-1)
 
     def pool(self, logmel: Tensor) -> Tensor:
@@ -87,7 +90,7 @@ class FusionClassifier(nn.Module):
 
         All that a frozen encoder has to say to the layer weights and the head, a thousandth of its output.
         """
-        chosen = self.fusion.choose(self.encoder(logmel, self.layout))
+        chosen = self.fusion.choose(self.encoder(logmel, self.layout, **self.stop))
         pooled = [torch.stack([z.mean(dim=1), z.amax(dim=1), z.amin(dim=1)], dim=1) for z in chosen]
         return torch.cat(pooled, dim=2)
 
@@ -97,6 +100,12 @@ class FusionClassifier(nn.Module):
         weight = torch.cat([w.expand(width) for w, width in zip(self.fusion.weight, self.widths, strict=True)])
         largest = torch.maximum(weight * high, weight * low)  # a negative w_i turns low into high
         return {"mean_max": weight * mean + largest, "mean": weight * mean, "max": largest}[self.pooling]
+
+
+def stop_after(encoder: Any, layer: int) -> dict[str, int]:
+    """Encoder, the last layer that is wanted -> arguments of its `forward` by which it stops there, none if it takes no
+    `last_layer`."""
+    return {"last_layer": layer} if "last_layer" in inspect.signature(encoder.forward).parameters else {}
 
 
 def find_layer_widths(encoder: Any, layout: Layout = "flat") -> list[int]:

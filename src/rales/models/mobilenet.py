@@ -52,7 +52,8 @@ class MobileNet(nn.Module):
     """(B, 1, 128, frames) log-mel -> list of `depth` layers (B, T, D): layer i is the map of `features.i`.
 
     Layers 1 to `blocks` are the inverted residuals, the last one is the 1 x 1 convolution behind them. `flat`: T counts
-    the places of a map, D its channels; `stacked`: T counts its columns, D channels times rows.
+    the places of a map, D its channels; `stacked`: T counts its columns, D channels times rows. `forward` computes no
+    layer behind `last_layer`, if it is given.
 
     Parameters
     ----------
@@ -84,16 +85,16 @@ class MobileNet(nn.Module):
         self.classifier = build_tagger(6 * last, scale_channels(1280, width), classes) if classes else None
         init_conv_weights(self)
 
-    def forward(self, logmel: Tensor, layout: Layout = "flat") -> list[Tensor]:
-        maps = self.maps(logmel)
+    def forward(self, logmel: Tensor, layout: Layout = "flat", last_layer: int | None = None) -> list[Tensor]:
+        maps = self.maps(logmel, last_layer)
         if layout == "stacked":
             return [each.permute(0, 3, 2, 1).flatten(2) for each in maps]
         return [each.flatten(2).transpose(1, 2) for each in maps]
 
-    def maps(self, logmel: Tensor) -> list[Tensor]:
-        """(B, 1, 128, frames) -> `depth` maps (B, channels, rows, columns)."""
+    def maps(self, logmel: Tensor, last_layer: int | None = None) -> list[Tensor]:
+        """(B, 1, 128, frames) -> `depth` maps (B, channels, rows, columns), or those up to a layer."""
         x, maps = self.features[0](logmel), []
-        for block in list(self.features)[1:]:
+        for block in list(self.features)[1:][:last_layer]:
             x = block(x)
             maps.append(x)
         return maps
@@ -193,9 +194,13 @@ class TwoSpeedEncoder(nn.Module):
         super().__init__()
         self.network, self.frames, self.depth = network, frames, 2 * network.depth
 
-    def forward(self, logmel: Tensor, layout: Layout = "flat") -> list[Tensor]:
-        views = logmel[..., : self.frames], logmel[..., self.frames :]
-        return [layer for view in views for layer in self.network(view, layout)]
+    def forward(self, logmel: Tensor, layout: Layout = "flat", last_layer: int | None = None) -> list[Tensor]:
+        # In training the batch-norms see both views, whatever is fused
+        depth, wanted = self.network.depth, self.depth if self.training or last_layer is None else last_layer
+        outputs: list[Tensor] = self.network(logmel[..., : self.frames], layout, min(wanted, depth))
+        if wanted > depth:
+            outputs += self.network(logmel[..., self.frames :], layout, wanted - depth)
+        return outputs
 
     def layer_widths(self, layout: Layout = "flat") -> list[int]:
         """-> D of every layer."""

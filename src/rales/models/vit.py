@@ -27,10 +27,11 @@ class ViTSize(NamedTuple):
 class ViT(nn.Module):
     """The ViT of M2D: normalised log-mel (B, 1, mel bins, frames) -> list of L layer outputs (B, T, D), no cls token.
 
-    `forward` takes the layout of the tokens. With "flat" T counts patches, frequency-major inside a chunk, chunks one
-    after another: 8 s -> (B, 255, 768). With "stacked" T counts 16-frame columns, the patches of one column side by
-    side: 8 s -> (B, 51, 3840). Layers 1 .. L-1 are the raw block outputs, layer L is taken after the final LayerNorm as
-    in M2D. Source: nttcslab/m2d, runtime and PortableM2D; paper section 3.
+    `forward` takes the layout of the tokens, and `last_layer` behind which nothing is computed. With "flat" T counts
+    patches, frequency-major inside a chunk, chunks one after another: 8 s -> (B, 255, 768). With "stacked" T counts
+    16-frame columns, the patches of one column side by side: 8 s -> (B, 51, 3840). Layers 1 .. L-1 are the raw block
+    outputs, layer L is taken after the final LayerNorm as in M2D. Source: nttcslab/m2d, runtime and PortableM2D; paper
+    section 3.
 
     Parameters
     ----------
@@ -91,11 +92,11 @@ class ViT(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         init_vit_weights(self)
 
-    def forward(self, logmel: Tensor, layout: Layout = "flat") -> list[Tensor]:
+    def forward(self, logmel: Tensor, layout: Layout = "flat", last_layer: int | None = None) -> list[Tensor]:
         units = self.units(logmel)
         tokens, lengths = self.tokens(units)  # (B, sum of 1 + patches of each unit, D)
         outputs = []
-        for number, block in enumerate(self.blocks, start=1):
+        for number, block in enumerate(self.blocks[:last_layer], start=1):
             tokens = block(tokens, lengths)
             last = number == self.depth and not self.raw_last
             outputs.append(self.arrange(self.norm(tokens) if last else tokens, lengths, layout))

@@ -21,7 +21,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from rales.audio.spec_augment import keep_features
+from rales.audio.feature_augment import keep_features
 from rales.audio.spectrogram_images import MelAndCepstrum
 from rales.audio.waveform_augment import shift_circularly
 from rales.data.dataset import Batch, CycleDataset

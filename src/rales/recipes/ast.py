@@ -47,8 +47,8 @@ from typing import Annotated, Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from rales.audio.feature_augment import mask_features
 from rales.audio.kaldi_fbank import HOP, WINDOW, KaldiFbank
-from rales.audio.spec_augment import mask_features
 from rales.data.faded_recordings import prepare_faded_recordings
 from rales.data.waveform_cache import Preparation
 from rales.errors import UsageError

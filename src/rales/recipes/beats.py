@@ -30,8 +30,8 @@ from typing import Annotated, Any, Literal, Self
 
 from torch import Tensor
 
+from rales.audio.feature_augment import keep_features
 from rales.audio.kaldi_fbank import BEATS_MEAN, BEATS_SCALE, BEATS_STD, HOP, WINDOW, KaldiFbank
-from rales.audio.spec_augment import keep_features
 from rales.data.faded_recordings import prepare_faded_recordings
 from rales.data.waveform_cache import Preparation
 from rales.errors import UsageError

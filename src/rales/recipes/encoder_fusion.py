@@ -23,9 +23,9 @@ from typing import Annotated, Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from rales.audio.feature_augment import keep_features, mask_features
 from rales.audio.kaldi_fbank import AUDIOSET_MEAN, AUDIOSET_STD, HOP, WINDOW, KaldiFbank
 from rales.audio.logmel import M2DLogMel, StandardiseClip
-from rales.audio.spec_augment import keep_features, mask_features
 from rales.data.waveform_cache import Preparation
 from rales.errors import UsageError
 from rales.models.classifier import FusionClassifier

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rales.audio import read_waveform, resample_waveform
-from rales.audio.spec_augment import append_class_mixtures, keep_features
+from rales.audio.feature_augment import append_class_mixtures, keep_features
 from rales.audio.spectrogram_images import lungattn_image, lungattn_waveform
 from rales.audio.tqwt_decomposition import decompose_cycles_dual_q
 from rales.data.waveform_cache import Preparation

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rales.audio import read_waveform, resample_waveform
-from rales.audio.spec_augment import append_mixup, keep_features
+from rales.audio.feature_augment import append_mixup, keep_features
 from rales.audio.spectrogram_images import lungrn_image
 from rales.data.waveform_cache import Preparation
 from rales.models.lung import LungRN

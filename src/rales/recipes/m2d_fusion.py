@@ -42,8 +42,8 @@ import torch
 from torch import Tensor, nn
 
 from rales.audio import IcbhiLogMel, M2DLogMel
+from rales.audio.feature_augment import mask_features, shift_frames, simulate_other_device, time_warp
 from rales.audio.logmel import StandardiseClip
-from rales.audio.spec_augment import mask_features, shift_frames, simulate_other_device, time_warp
 from rales.errors import UsageError
 from rales.models.classifier import FusionClassifier
 from rales.models.hub import find_checkpoint

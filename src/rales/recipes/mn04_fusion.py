@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from rales.audio.efficientat_logmel import FAST, FLOOR, RATE_HZ, SCALE, SHIFT, EfficientATLogMel, TwoSpeeds, Views
-from rales.audio.spec_augment import keep_features, mask_features
+from rales.audio.feature_augment import keep_features, mask_features
 from rales.data.waveform_cache import Preparation
 from rales.errors import UsageError
 from rales.models.classifier import FusionClassifier

@@ -41,7 +41,7 @@ import torch
 from torch import Tensor, nn
 
 from rales.audio import IcbhiLogMel
-from rales.audio.spec_augment import keep_features, mask_features
+from rales.audio.feature_augment import keep_features, mask_features
 from rales.data.icbhi import sex_and_age
 from rales.models.cnn import Cnn, CnnSize
 from rales.models.heads import ContrastiveClassifier, build_projector

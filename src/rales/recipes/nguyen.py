@@ -34,9 +34,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rales.audio.feature_augment import keep_features
 from rales.audio.filters import apply_gains, correction_gains
 from rales.audio.padding import pad_by_reflection
-from rales.audio.spec_augment import keep_features
 from rales.audio.spectrogram_images import SquareImage
 from rales.audio.waveform_augment import shift_circularly, shift_pitch, stretch_time
 from rales.data import splits

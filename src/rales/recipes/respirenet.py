@@ -33,8 +33,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rales.audio.feature_augment import keep_features
 from rales.audio.padding import pad_by_repetition, split_long_cycle
-from rales.audio.spec_augment import keep_features
 from rales.audio.spectrogram_images import RespireNetImage, normalise_channels
 from rales.audio.waveform_augment import augment_one_of_five, concatenation_pairs, shift_circularly
 from rales.data import splits

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rales.audio.spec_augment import keep_features
+from rales.audio.feature_augment import keep_features
 from rales.errors import UsageError
 from rales.labels import LabelSet
 from rales.models.ast import mix_picture_patches

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import pandas as pd
 
 from rales.audio.open_audio import AUDIO_SUFFIXES, FFMPEG_SUFFIXES
-from rales.data import icbhi
 from rales.data.reader import Cycle
 from rales.inference import prediction_writers
 from rales.labels import JOINED, LabelSet, fold_word
@@ -16,6 +15,7 @@ from rales.typing import Row
 
 FORMATS = {"icbhi": ".txt", "csv": ".csv", "audacity": ".audacity.txt", "raven": ".raven.txt"}
 SHORTEST_S = 0.05
+LONGEST_NOTE = 300  # letters, of a cycle
 DEEPEST = 16  # folders of a visitor's path that are kept
 SIGNS = ("crackle", "wheeze", "both")  # what two columns of an ICBHI annotation can say
 
@@ -81,15 +81,24 @@ def check_cycles(cycles: Sequence[Row], duration_s: float, most: int) -> list[Ro
 
 def check_labels(cycles: Sequence[Row], label_set: LabelSet) -> list[Row]:
     """Cycles as a visitor sent them -> the same, several independent classes of one in the order of the set.
-    ValueError names the first whose label is none of it."""
+    ValueError names the first whose label is none of it, or whose note is too long."""
     rows = []
     for number, cycle in enumerate(cycles, start=1):
         try:
             (label,) = label_set.name_targets(label_set.make_targets([cycle["label"]]))
         except ValueError as error:
             raise ValueError(f"cycle {number}: {error}") from error
-        rows.append({**cycle, "label": label})
+        note = clean_line(cycle.get("note", ""))
+        if len(note) > LONGEST_NOTE:
+            raise ValueError(f"cycle {number}: its note has {len(note)} letters, at most {LONGEST_NOTE} are taken")
+        kept = {name: cycle[name] for name in cycle if name != "note"}
+        rows.append({**kept, "label": label, **({"note": note} if note else {})})
     return rows
+
+
+def clean_line(text: str) -> str:
+    """Text of a visitor -> the same as one line of what can be printed."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
 def sort_cycles(rows: Sequence[Row]) -> list[Row]:
@@ -108,7 +117,8 @@ def in_milliseconds(row: Row, duration_s: float) -> Row:
 
 def with_scores(cycles: Sequence[Row], scored: Sequence[Row], label_set: LabelSet) -> list[Row]:
     """Marked cycles -> the same with the model's label and probabilities where it has answered for just these times,
-    `confirmed`: whether a person has set or confirmed the label, and `unusable`: whether they said it can have none."""
+    `confirmed`: whether a person has set or confirmed the label, `unusable`: whether they said it can have none, and
+    `note`."""
     known = {row_times(row): row for row in scored}
     rows = []
     for cycle in cycles:
@@ -122,6 +132,7 @@ def with_scores(cycles: Sequence[Row], scored: Sequence[Row], label_set: LabelSe
                 "prediction_set": answer.get("prediction_set", ""),
                 "confirmed": bool(cycle.get("confirmed")),
                 "unusable": bool(cycle.get("unusable")),
+                "note": cycle.get("note", ""),
             }
         )
     return rows
@@ -149,15 +160,15 @@ def known_forms(label_set: LabelSet) -> list[str]:
     return [form for form in FORMATS if form != "icbhi" or signs_alone]
 
 
-def write_cycles(form: str, recording: str, path: str, rows: Sequence[Row], label_set: LabelSet) -> str:
-    """Name of a recording, the path it came with and rows of `with_scores` -> the text of one file. In ICBHI format:
-    start, end, crackles, wheezes."""
+def write_cycles(form: str, about: Row, rows: Sequence[Row], label_set: LabelSet) -> str:
+    """A recording (see `make_cycle_table`) and rows of `with_scores` -> the text of one file. In ICBHI format: start,
+    end, crackles, wheezes."""
     if form == "icbhi":
         return "".join(
             f"{row['start_s']:.3f}\t{row['end_s']:.3f}\t{label_flag(row, 'crackle')}\t{label_flag(row, 'wheeze')}\n"
             for row in rows
         )
-    table = make_cycle_table(recording, path, rows, label_set)
+    table = make_cycle_table(about, rows, label_set)
     if form == "csv":
         return prediction_writers.format_csv(table)
     if form == "audacity":  # a probability stands beside the model's own label only
@@ -166,18 +177,19 @@ def write_cycles(form: str, recording: str, path: str, rows: Sequence[Row], labe
         return prediction_writers.format_labels(prediction_writers.audacity_labels(table), form)
     selections = prediction_writers.raven_selections(table)
     selections["Confirmed"] = table["confirmed"].to_numpy()
+    selections["Note"] = table["note"].to_numpy()
     return prediction_writers.format_labels(selections, form)
 
 
-def make_cycle_table(recording: str, path: str, rows: Sequence[Row], label_set: LabelSet) -> pd.DataFrame:
-    """Name of a recording, the path it came with and rows of `with_scores` -> a table that `rales check` and `rales
-    train` take, once `split` is filled in."""
-    table = pd.DataFrame(rows, columns=["start_s", "end_s", "label", *label_set.columns, "model_label", "confirmed"])
+def make_cycle_table(about: Row, rows: Sequence[Row], label_set: LabelSet) -> pd.DataFrame:
+    """A recording (name, path, patient, device, location) and rows of `with_scores` -> a table that `rales check` and
+    `rales train` take, once `split` is filled in."""
+    columns = ["start_s", "end_s", "label", *label_set.columns, "model_label", "confirmed", "note"]
+    table = pd.DataFrame(rows, columns=columns)
     table = table.astype(dict.fromkeys(label_set.columns, float))
-    table.insert(0, "recording", recording)
+    table.insert(0, "recording", about["name"])
     table.insert(1, "cycle", range(1, len(table) + 1))
-    patient = icbhi.parse_recording_name(recording).get("patient", "")
-    return table.assign(path=path, patient=patient, split="")
+    return table.assign(**{part: about[part] for part in ("path", "patient", "device", "location")}, split="")
 
 
 def label_flag(row: Row, sign: str) -> int:

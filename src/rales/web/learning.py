@@ -333,7 +333,7 @@ class Learning:
     def use(self, name: str) -> None:
         """What the job has made becomes a model that can be chosen. Errors: ApiError for a name that is taken, or
         nothing that is done."""
-        name = " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
+        name = cycle_edits.clean_line(name)
         if not 1 <= len(name) <= 60:
             raise ApiError(422, f"the name has {len(name)} letters, expected 1 to 60")
         with self.lock:

@@ -83,6 +83,10 @@ class ModelRegistry:
                 return None
         return self.told[name]
 
+    def known_digest(self, name: str) -> str:
+        """-> which weights and settings a model is, "" of one that was not loaded yet."""
+        return str(self.told.get(name, {}).get("digest", ""))
+
     def known(self, name: str | None) -> str:
         """A visitor's word, or None for the default -> a name of this registry. KeyError with a sentence."""
         if name is None or name == "":

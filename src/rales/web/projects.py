@@ -24,10 +24,11 @@ from rales.evaluation.predictions import NOTICE
 from rales.files.csv_cells import one_line
 from rales.inference.prediction_writers import format_csv
 from rales.typing import Row
-from rales.web import cycle_edits, event_marks, readers
+from rales.web import cycle_edits, event_marks, readers, recording_facts
 from rales.web.decoded_sounds import remove_sound
 from rales.web.security import ApiError
 from rales.web.store import SOUND
+from rales.web.stored_rows import LONGEST_FACTS
 
 if TYPE_CHECKING:
     from rales.web.service import Service
@@ -70,7 +71,7 @@ class Project:
         """Recordings of the folder that are not known yet become some of its session, with their annotations."""
         store, new = self.service.store, 0
         try:
-            session = self.open_session()
+            session, said = self.open_session(), self.read_facts()
             rows = store.rows("SELECT linked, digest, path FROM recordings")
             known = {(row["linked"], row["digest"]) for row in rows}
             paths = {row["digest"]: row["path"] for row in rows}
@@ -84,7 +85,7 @@ class Project:
                     if store.count() >= self.service.limits.recordings:
                         log.warning("%s: %d recordings are kept, the others are not taken", self.folder, store.count())
                         break
-                    self.take_file(session, linked, paths)
+                    self.take_file(session, linked, paths, said.get(linked, {}))
                     new += 1
                 except (ApiError, OSError, ValueError) as error:  # the next file must have its turn
                     log.warning("%s: not taken (%s)", one_line(str(file)), one_line(describe_problem(error)))
@@ -115,9 +116,17 @@ class Project:
         known = self.service.store.sessions()
         return str(known[-1]["id"]) if known else self.service.store.new_session(self.folder.name[:120] or "Project")
 
-    def take_file(self, session: str, linked: str, paths: dict[str, str]) -> None:
-        """A file of the folder becomes a recording; `paths` holds those of the digests that are known. Errors: ApiError
-        where the decoder ended, ValueError for a name that is no Unicode."""
+    def read_facts(self) -> dict[str, Row]:
+        """-> what the folder's table says of its recordings; nothing where it cannot be read, which the log says."""
+        try:
+            return recording_facts.read_table(self.folder)
+        except (OSError, ValueError) as error:
+            log.warning("%s: %s", one_line(str(self.folder)), one_line(describe_problem(error)))
+            return {}
+
+    def take_file(self, session: str, linked: str, paths: dict[str, str], said: Row) -> None:
+        """A file of the folder becomes a recording; `paths` holds those of the digests that are known, `said` are its
+        facts. Errors: ApiError where the decoder ended, ValueError for a name that is no Unicode."""
         linked.encode()
         path, digest, original, notes = cycle_edits.relative_path(linked), self.digest_of(linked), None, list[str]()
         facts: Row = {"duration_s": 0.0, "rate_hz": 0, "channels": 0}
@@ -137,7 +146,11 @@ class Project:
             if error.status == 503:
                 raise
             log.warning("%s", one_line(error.sentence))
-        facts = {**facts, "digest": digest, "notes": notes}
+        try:
+            said = recording_facts.only_said(cycle_edits.recording_stem(path), recording_facts.check_facts(said))
+        except ApiError as error:
+            said, notes = {}, [*notes, f"{recording_facts.TABLE}: {error.sentence}; not used"]
+        facts = {**facts, "digest": digest, "notes": notes, "said": said}
         self.service.add_to_queue(self.service.store.link_recording(session, path, linked, facts, original))
         paths.setdefault(digest, path)
 
@@ -189,10 +202,10 @@ def describe_problem(error: Exception) -> str:
 
 def write_project(service: "Service", session: Row, out: Path) -> None:
     """A session -> a zip with a folder that `rales check` and `rales train` take: the sound, manifest.csv with the
-    labels that stand, files of events, readers.csv, the history of every annotation and README.txt. Sound is as it
-    came."""
+    labels that stand, recordings.csv (patients, sites, devices, notes), files of events, readers.csv, the history of
+    every annotation and README.txt. Sound is as it came."""
     tables, history, left_out = list[pd.DataFrame](), dict[str, Any](), list[str]()
-    names = {"readme", "manifest", "readers", "history"}
+    facts, names = list[Row](), {"readme", "manifest", "recordings", "readers", "history"}
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
         for row in service.session_rows(session["id"]):
             sound, title = service.original_sound(row), cycle_edits.recording_title(row["path"])
@@ -218,11 +231,14 @@ def write_project(service: "Service", session: Row, out: Path) -> None:
                 marked = event_marks.marked_of(row)._replace(file=Path(file).name)
                 archive.writestr(f"{name}_events.aoef.json", format_events(marked, "aoef"))
             usable = [line for line in service.lines(row) if not line["unusable"]]
-            table = cycle_edits.make_cycle_table(name, file, usable, service.label_set)
+            table = cycle_edits.make_cycle_table({**row, "name": name, "path": file}, usable, service.label_set)
             if len(table):
-                tables.append(table.assign(**{part: row[part] for part in ("patient", "device", "location")}))
+                tables.append(table)
+            facts.append({"path": file, **{part: row[part] for part in LONGEST_FACTS}})
         if tables:
             archive.writestr("manifest.csv", format_csv(pd.concat(tables, ignore_index=True)))
+        if facts:
+            archive.writestr(recording_facts.TABLE, format_csv(pd.DataFrame(facts)))
         decided = readers.readers_table(service, session["id"])
         if len(decided):
             archive.writestr("readers.csv", format_csv(decided))
@@ -237,6 +253,7 @@ def describe_project(name: str, many: int, left_out: list[str]) -> str:
     lines += [
         "manifest.csv holds the cycles as they stand: `rales check manifest.csv`, `rales train --data manifest.csv`.",
         "Name the patients where their column is empty. `confirmed` says which labels a person has confirmed.",
+        "recordings.csv holds patient, location, device and note of each recording; `rales serve FOLDER` takes them.",
         "readers.csv holds what each reader decided (`rales agreement readers.csv`), history.json all revisions;",
         "_events.aoef.json beside a recording the events that stand.",
         "",

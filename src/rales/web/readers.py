@@ -13,13 +13,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rales.data import icbhi
 from rales.evaluation.predictions import NOTICE
 from rales.jobs import agreement
 from rales.jobs.agreement import UNUSABLE, JudgedCycle, MatchedCycle, Reading
 from rales.labels import LabelSet
 from rales.typing import Row
-from rales.web import cycle_edits
+from rales.web import cycle_edits, recording_facts, stored_rows
 from rales.web.schemas import LONGEST_NAME, MOST_ROUNDS
 from rales.web.security import ApiError
 from rales.web.store import Store, Who
@@ -32,7 +31,7 @@ RESAMPLES = 2000  # of the intervals on the page; the command takes more
 
 def name_reader(reader: str, round_: int) -> Who:
     """A visitor's name of a reader, "" for none, and a round -> the same as they are kept. Errors: ApiError."""
-    name = " ".join("".join(letter if letter.isprintable() else " " for letter in reader).split())
+    name = cycle_edits.clean_line(reader)
     if len(name) > LONGEST_NAME or (reader and not name):
         raise ApiError(422, f"the reader's name has {len(name)} letters, expected 1 to {LONGEST_NAME}")
     if not 1 <= round_ <= MOST_ROUNDS:
@@ -72,7 +71,7 @@ def as_reader(standing: Row, own: Row, label_set: LabelSet) -> Row:
         damaged = bool(own.get("revision")) and own["unreadable"]
         cycles = [] if damaged else without_labels(standing["cycles"], label_set)
     events = own.get("events", []) if own.get("revision") else []  # those of a file are somebody's, too
-    row = {**standing, "cycles": cycles, "revision": own.get("revision", 0), "events": events}
+    row = {**standing, "cycles": cycles, "revision": own.get("revision", 0), "events": events, "note": ""}
     if own.get("revision") and (own["status"] == "failed" or standing["unreadable"]):  # damage is that of its own
         row |= {name: own[name] for name in ("unreadable", "status", "problem")}
     row["reviewed"] = bool(cycles) and all(cycle["confirmed"] for cycle in cycles)
@@ -147,12 +146,16 @@ def match_round(service: "Service", session: str, round_: int) -> tuple[list[str
         if reading["round"] == round_:
             judged = [as_judged(cycle) for cycle in reading["cycles"] if cycle["confirmed"]]
             cycles[reading["reader"]][reading["recording"]] += judged
-    patients = {}
-    for row in service.store.rows("SELECT id, name FROM recordings WHERE session = ?", session):
-        if patient := icbhi.parse_recording_name(str(row["name"])).get("patient"):
-            patients[row["id"]] = patient
+    patients = {id: patient for id, patient in list_patients(service, session).items() if patient}
     readings = [Reading(name, name, own, patients) for name, own in sorted(cycles.items())]
     return [each.name for each in readings], agreement.match_cycles(readings)
+
+
+def list_patients(service: "Service", session: str) -> dict[str, str]:
+    """-> recording of a session -> its patient, "" where that is not known."""
+    rows = service.store.rows("SELECT id, name, facts FROM recordings WHERE session = ?", session)
+    said = [{"name": str(row["name"]), "said": stored_rows.read_said(row["facts"])[0]} for row in rows]
+    return {row["id"]: recording_facts.known_facts(each)["patient"] for row, each in zip(rows, said, strict=True)}
 
 
 def compare_round(service: "Service", session: str, who: Who) -> Row:
@@ -255,13 +258,14 @@ def share_most(ones: Sequence[JudgedCycle], others: Sequence[JudgedCycle]) -> ND
 def readers_table(service: "Service", session: str) -> pd.DataFrame:
     """-> a row for each cycle that a reader of a session has decided: what `rales agreement` takes. A later round is a
     reader of its own, so that one can be held against oneself."""
-    known = {
-        row["id"]: row for row in service.store.rows("SELECT id, name, path FROM recordings WHERE session = ?", session)
+    paths = {
+        row["id"]: str(row["path"])
+        for row in service.store.rows("SELECT id, path FROM recordings WHERE session = ?", session)
     }
+    patients = list_patients(service, session)
     rows: list[dict[str, Any]] = []
     for reading in service.store.readings(session):
-        about = known[reading["recording"]]
-        name, path = str(about["name"]), str(about["path"])
+        path = paths[reading["recording"]]
         reader = reading["reader"] + (f" (round {reading['round']})" if reading["round"] > 1 else "")
         for number, cycle in enumerate(reading["cycles"], start=1):
             if not cycle["confirmed"] or cycle.get("unusable"):
@@ -270,7 +274,7 @@ def readers_table(service: "Service", session: str) -> pd.DataFrame:
                 {
                     "path": path,
                     "recording": cycle_edits.recording_title(path),
-                    "patient": icbhi.parse_recording_name(name).get("patient", ""),
+                    "patient": patients[reading["recording"]],
                     "reader": reader,
                     "round": reading["round"],
                     "cycle": number,

@@ -28,8 +28,8 @@ COLUMNS = {
     "the files beside the recordings, and `rales check` and `rales train --data` take the folder (without a split list "
     "with --set split.name=folds).",
     "csv": "The column `confirmed` says of every cycle whether a person has set or confirmed its label. manifest.csv "
-    "holds the cycles of all recordings: fill in `split` (train, test) and `patient`, put it beside the recordings, "
-    "and `rales check` and `rales train --data` take it.",
+    "holds the cycles of all recordings: fill in `split` (train, test) and, where it is empty, `patient`, put it "
+    "beside the recordings, and `rales check` and `rales train --data` take it.",
     "audacity": "Audacity labels have no place to say which cycles a person has confirmed.",
     "raven": "The column `Confirmed` says of every cycle whether a person has set or confirmed its label.",
     "segments": "A clip for each cycle, in a folder for each class, as WAV of 16 bits at the recording's own rate; "
@@ -83,7 +83,7 @@ def add_export_routes(app: "FastAPI", service: Service) -> None:
                 file = stem + cycle_edits.FORMATS[format]
                 archive.writestr(file, export_text(format, recording, service))
                 tables[stem] = cycle_edits.make_cycle_table(
-                    recording["name"], recording["path"], usable_lines(recording, service), service.label_set
+                    recording, usable_lines(recording, service), service.label_set
                 )
                 written.append(f"{file}: {describe_label_source(recording)}")
             if format == "csv" and tables:
@@ -119,7 +119,7 @@ def check_form(form: str, service: Service) -> None:
 
 
 def export_text(form: str, row: dict[str, Any], service: Service) -> str:
-    return cycle_edits.write_cycles(form, row["name"], row["path"], usable_lines(row, service), service.label_set)
+    return cycle_edits.write_cycles(form, row, usable_lines(row, service), service.label_set)
 
 
 def usable_lines(row: dict[str, Any], service: Service) -> list[dict[str, Any]]:

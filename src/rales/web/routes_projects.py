@@ -1,11 +1,15 @@
-"""Route of a project: a session with its sound as one zip."""
+"""Routes of what leaves as one file: a session with its sound as a zip, a recording as a page to print."""
 
 import secrets
 from typing import TYPE_CHECKING
 
 from rales.web.projects import write_project
+from rales.web.readers import name_reader
+from rales.web.recording_report import render_recording
 from rales.web.routes_exports import attach_file
+from rales.web.routes_predict import REPORT_POLICY
 from rales.web.routes_sessions import describe_binary, known_session
+from rales.web.schemas import ReaderName, RoundNumber
 from rales.web.service import Service
 
 if TYPE_CHECKING:
@@ -13,8 +17,15 @@ if TYPE_CHECKING:
 
 
 def add_project_routes(app: "FastAPI", service: Service) -> None:
-    from fastapi.responses import FileResponse
+    from fastapi.responses import FileResponse, HTMLResponse
     from starlette.background import BackgroundTask
+
+    @app.get("/recordings/{recording}/report", response_class=HTMLResponse)
+    def report(recording: str, reader: ReaderName = "", round: RoundNumber = 1) -> HTMLResponse:
+        """A recording as a page to print: facts, picture, cycles with the labels of people and model. Not a
+        diagnosis."""
+        page = render_recording(service, recording, name_reader(reader, round))
+        return HTMLResponse(page, headers={"content-security-policy": REPORT_POLICY})
 
     @app.get(
         "/sessions/{session}/project/export", response_class=FileResponse, responses=describe_binary("application/zip")

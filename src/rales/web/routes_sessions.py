@@ -5,11 +5,12 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rales.web import cycle_edits, model_answers
+from rales.web import cycle_edits, model_answers, recording_facts
 from rales.web.readers import name_reader
 from rales.web.schemas import (
     OPTIONAL_FILE,
     Explanation,
+    Facts,
     Label,
     Name,
     ReaderName,
@@ -17,6 +18,7 @@ from rales.web.schemas import (
     RecordingFacts,
     Review,
     RoundNumber,
+    SavedFacts,
     ScoreRequest,
     Scores,
     Session,
@@ -152,6 +154,13 @@ def add_recordings(app: "FastAPI", service: Service) -> None:
         service.store.review(recording, given.reviewed)
         return service.line_of(recording)
 
+    @app.post("/recordings/{recording}/facts", response_model=SavedFacts, status_code=201)
+    def say_facts(recording: str, given: Facts) -> dict[str, Any]:
+        """Say whose recording it is, from which site and device, and a note."""
+        said = vars(given)
+        revision = recording_facts.save_facts(service, recording, said, said.pop("base"))
+        return {"revision": revision, "facts": service.line_of(recording)}
+
     @app.delete("/recordings/{recording}", status_code=204)
     def remove(recording: str) -> None:
         """Remove a recording, its sound and its annotations."""
@@ -259,7 +268,7 @@ def no_session() -> ApiError:
 
 def clean_title(name: str) -> str:
     """A visitor's name for a session -> one line of at most 120 characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in name).split())[:120] or "Session"
+    return cycle_edits.clean_line(name)[:120] or "Session"
 
 
 def describe_binary(*kinds: str) -> dict[int | str, dict[str, Any]]:

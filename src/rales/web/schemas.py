@@ -80,11 +80,13 @@ class Span:
 
 @dataclass
 class MarkedCycle(Span):
-    """A cycle as a person marked it; `confirmed` if the label was looked at, `unusable` if it can have none."""
+    """A cycle as a person marked it; `confirmed` if the label was looked at, `unusable` if it can have none.
+    `note` is one free line."""
 
     label: Label
     confirmed: StrictBool = False
     unusable: StrictBool = False
+    note: str = ""
 
 
 @dataclass
@@ -226,7 +228,8 @@ class Session(Named):
 class Recording(Named):
     """`path` is where it lay in what was dropped, `problem` a sentence where `status` is failed, `notes` are some
     about the file and the text that came with it, `revision` is that of its annotation, 0 as long as nobody has saved
-    one, and `patient`, `location` and `device` are those of its name, "" where that is not one of ICBHI 2017."""
+    one, and `patient`, `location` and `device` are what was said of them, else what a name of ICBHI 2017 or SPRSound
+    says, else ""."""
 
     path: str
     duration_s: float
@@ -308,7 +311,8 @@ class SessionPart:
 class RecordingDetail(Recording):
     """A recording, what each model said of its cycles, and its cycles and events as they stand; `source` says whose the
     cycles are: person, annotation, segment (breaths found in the sound), window or simulated. `annotated` are those of
-    the annotation that came along. What could not be judged is no cycle."""
+    the annotation that came along. What could not be judged is no cycle. `named` is what the recording's name says of
+    `patient`, `location` and `device`, `facts_revision` is that of these and of `note`."""
 
     session: str
     rate_hz: int
@@ -320,7 +324,31 @@ class RecordingDetail(Recording):
     judged: bool
     quality: str
     quality_reason: str
+    note: str
+    named: dict[str, str]
+    facts_revision: int
     notice: str = NOTICE
+
+
+@dataclass
+class Facts:
+    """What a person says of a recording; what is null stays. A value that its name says too is then taken as the
+    name's. `base` is the revision that this was made from: given, facts that somebody else has changed since are not
+    overwritten (409)."""
+
+    patient: str | None = None
+    location: str | None = None
+    device: str | None = None
+    note: str | None = None
+    base: StrictInt | None = None
+
+
+@dataclass
+class SavedFacts:
+    """`facts` is the recording's line in the list as it now is."""
+
+    revision: int
+    facts: RecordingFacts
 
 
 @dataclass

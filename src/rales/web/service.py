@@ -13,14 +13,23 @@ from typing import Any, BinaryIO, NamedTuple
 
 from filelock import Timeout
 
-from rales.data import event_readers, icbhi
+from rales.data import event_readers
 from rales.data.annotations import read_annotation
 from rales.errors import FileProblem
 from rales.evaluation import conformal, recordings
 from rales.files.atomic import Lock, NoLocks, make_folder
 from rales.inference.predictor import Predictor
 from rales.typing import Row
-from rales.web import cycle_edits, event_marks, example, model_answers, platform_checks, readers, stored_rows
+from rales.web import (
+    cycle_edits,
+    event_marks,
+    example,
+    model_answers,
+    platform_checks,
+    readers,
+    recording_facts,
+    stored_rows,
+)
 from rales.web.decoded_sounds import DecodedSounds
 from rales.web.decoding import Decoder, DecoderRestarted, Undecodable
 from rales.web.job_queue import JobQueue, QueueFull
@@ -519,8 +528,7 @@ class Service:
         if missing := self.missing_sound(row):
             row = {**row, "status": "failed", "problem": missing}
         said = {"notes": self.store.notes(row["id"]), **model_answers.quality_of(scored)}
-        name = icbhi.parse_recording_name(row["name"])
-        about = {part: name.get(part, "") for part in ("patient", "location", "device")}
+        about = recording_facts.known_facts(row)
         annotated = row["original"] or [] if row["origin"] == "annotation" else []
         return {**row, "scored": scored, "cycles": cycles, "source": source, "annotated": annotated, **about, **said}
 

@@ -42,7 +42,7 @@ CREATE TABLE recordings (
     channels INTEGER NOT NULL, status TEXT NOT NULL, problem TEXT NOT NULL DEFAULT '',
     reviewed INTEGER NOT NULL DEFAULT 0, path TEXT NOT NULL DEFAULT '', digest TEXT NOT NULL DEFAULT '',
     linked TEXT NOT NULL DEFAULT '',
-    first_events TEXT NOT NULL DEFAULT '[]'
+    first_events TEXT NOT NULL DEFAULT '[]', facts TEXT NOT NULL DEFAULT '{}'
 );
 CREATE INDEX recordings_of ON recordings (session, added);
 CREATE TABLE scores (
@@ -86,7 +86,7 @@ SELECT r.*, s.made, s.cycles AS scored, COALESCE(a.revision, 0) AS revision, a.c
 # What tells that a line of the list is not the one it was: nothing in a recording's row changes without one of these
 STAMPS = f"""
 SELECT r.id, r.added, r.name, r.path, r.linked, r.digest, r.status, r.problem, r.reviewed,
-    s.made, a.revision, a.saved, o.source
+    r.facts, s.made, a.revision, a.saved, o.source
 {STANDING_FROM}"""
 SOUND = ("audio.wav", "page.wav")  # what is decoded of a recording
 PART = 500  # values of one query; SQLite takes no more than some
@@ -158,6 +158,8 @@ class Store:
         with self.open() as db:
             if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'reader_changes'").fetchone():
                 run_statements(db, READER_CHANGES)
+            if "facts" not in [column["name"] for column in db.execute("PRAGMA table_info(recordings)")]:
+                db.execute("ALTER TABLE recordings ADD COLUMN facts TEXT NOT NULL DEFAULT '{}'")  # as good, too
 
     def check_places(self, version: int) -> None:
         """Refuse a database, which may have come with somebody's folder, whose recordings would lie elsewhere than in
@@ -449,18 +451,21 @@ class Store:
     def link_recording(
         self, session: str, path: str, linked: str, facts: Row, original: cycle_edits.OriginalCycles | None
     ) -> str:
-        """A recording that stays where it is, at the path `linked` in the folder of the service; -> its id."""
+        """A recording that stays where it is, at the path `linked` in the folder of the service, with what is `said` of
+        it; -> its id."""
         recording = secrets.token_hex(8)
         if facts["notes"]:
             self.place(recording).mkdir(parents=True)
             (self.place(recording) / "notes.json").write_text(json.dumps(facts["notes"]))
         about = [facts[name] for name in ("duration_s", "rate_hz", "channels", "digest")]
-        columns = "id, session, name, added, path, linked, duration_s, rate_hz, channels, digest, status"
+        columns = "id, session, name, added, path, linked, duration_s, rate_hz, channels, digest, facts, status"
         name = cycle_edits.recording_stem(path)
         with self.open() as db:
             db.execute("BEGIN IMMEDIATE")
-            values = (recording, session, name, time.time(), path, linked, *about)
-            db.execute(f"INSERT INTO recordings ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting')", values)
+            values = (recording, session, name, time.time(), path, linked, *about, json.dumps(facts["said"]))
+            db.execute(
+                f"INSERT INTO recordings ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting')", values
+            )
             if original is not None:
                 self.write_original(db, recording, original)
         self.changes.add(recording)
@@ -499,6 +504,25 @@ class Store:
         known = self.change("UPDATE recordings SET reviewed = ? WHERE id = ?", int(reviewed), recording) > 0
         self.changes.add(recording)
         return known
+
+    def say_facts(self, recording: str, facts: Row, base: int | None = None) -> int:
+        """Keep what was said of a recording's patient, site, device and note; -> its revision. Errors: RevisionConflict
+        where `base` is given and another one stands, IntegrityError where it was removed."""
+        with self.open() as db:
+            db.execute("BEGIN IMMEDIATE")
+            row = db.execute("SELECT facts FROM recordings WHERE id = ?", (recording,)).fetchone()
+            if row is None:
+                raise sqlite3.IntegrityError
+            kept = stored_rows.read_said(row["facts"])[0]
+            last = kept.pop("revision")
+            if kept == facts:
+                return int(last)  # nothing new, whatever it was made from
+            if base is not None and base != last:
+                raise RevisionConflict(last)
+            text = json.dumps({**facts, "revision": last + 1})
+            db.execute("UPDATE recordings SET facts = ? WHERE id = ?", (text, recording))
+        self.changes.add(recording)
+        return int(last) + 1
 
     def remove_recording(self, recording: str) -> bool:
         """-> whether it was there. A service that is ended between row and sound removes the sound at its next start.

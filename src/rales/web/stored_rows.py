@@ -14,6 +14,7 @@ from rales.typing import Row
 from rales.web import event_marks
 
 STATUSES = ("waiting", "ready", "failed")
+LONGEST_FACTS = {"patient": 60, "location": 60, "device": 60, "note": 1000}  # letters of each fact of a recording
 AGAIN = "remove the recording and send it again"
 
 
@@ -56,6 +57,9 @@ def read_recording(row: Row, label_set: LabelSet) -> Row:
     events, no_events = try_read_events(row["events"])
     if no_events:
         damage.append(f"the events that were marked in it cannot be read ({no_events}); restore an earlier revision")
+    said, no_facts = read_said(row["facts"])
+    if no_facts:
+        damage.append(f"what was said of its patient, site and device cannot be read ({no_facts}); say it again")
     if no_scores and not unreadable:
         damage.append(f"what the model said of it cannot be read ({no_scores})")
     damage += [unreadable] if unreadable else []
@@ -72,6 +76,7 @@ def read_recording(row: Row, label_set: LabelSet) -> Row:
         "saved": saved,
         "events": events,
         "unreadable": unreadable,
+        "said": said,
     }
 
 
@@ -107,6 +112,19 @@ def read_facts(row: Row) -> tuple[Row, list[str]]:
     return {**words, **valid}, [f"its {', '.join(wrong)} cannot be read; {AGAIN}"] if wrong else []
 
 
+def read_said(text: Any) -> tuple[Row, str]:
+    """JSON of the store -> the facts that were said and their `revision`, and "" or why they cannot be read."""
+    try:
+        kept = json.loads(text)
+        words = {part: kept[part] for part in LONGEST_FACTS if part in kept}
+        revision = kept.get("revision", 0)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return {"revision": 0}, "no JSON of facts"
+    if not isinstance(revision, int) or not all(isinstance(word, str) for word in words.values()):
+        return {"revision": 0}, "a fact is no text"
+    return {**words, "revision": revision}, ""
+
+
 def finite_number(value: Any) -> float | None:
     """-> the same if it is a finite number, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -128,6 +146,8 @@ def read_marked(text: Any, label_set: LabelSet) -> list[Row] | None:
         row["confirmed"] = bool(row.get("confirmed"))
         if "unusable" in row:
             row["unusable"] = bool(row["unusable"])
+        if "note" in row:
+            row["note"] = str(row["note"])
     return rows
 
 

@@ -6,6 +6,7 @@ import { LABELS } from "./classes.js";
 
 const SHORTEST_MS = 50; // as the service asks
 const TOUCHING_MS = 5;
+const LONGEST_NOTE = 300; // letters, as the service takes
 
 let last = 0;
 export const withId = (cycle) => ({ ...cycle, start_s: round(cycle.start_s), end_s: round(cycle.end_s), id: `c${(last += 1)}` });
@@ -66,7 +67,8 @@ export function merge(cycles, id, labels = LABELS) {
   if (label === null || Boolean(first.unusable) !== Boolean(second.unusable)) return null;
   const end_s = Math.max(first.end_s, second.end_s);
   const confirmed = first.confirmed && second.confirmed;
-  const merged = { ...first, end_s, label, confirmed };
+  const note = [...new Set([first.note, second.note])].filter(Boolean).join("; ").slice(0, LONGEST_NOTE);
+  const merged = { ...first, end_s, label, confirmed, note };
   return [...cycles.slice(0, index), merged, ...cycles.slice(index + 2)];
 }
 
@@ -87,6 +89,9 @@ export function add(cycles, from_s, to_s, duration_s, most) {
   const cycle = withId({ start_s: start / 1000, end_s: end / 1000, label: LABELS.normal, confirmed: false });
   return distinct([...cycles, cycle]);
 }
+
+/** Give a cycle a note, "" for none. */
+export const setNote = (cycles, id, note) => cycles.map((cycle) => (cycle.id === id ? { ...cycle, note } : cycle));
 
 /** Say that nothing can be told of a cycle, which a person has then found, or take that back: its label is unjudged. */
 export function setUnusable(cycles, id, unusable) {

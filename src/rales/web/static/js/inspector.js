@@ -2,8 +2,9 @@
 
 import { isBlind, isUndecided, readersOf } from "./blind.js";
 import { LABELS, colour } from "./classes.js";
-import { timeKey } from "./cycles.js";
+import { setNote, timeKey } from "./cycles.js";
 import { byId, h, percent } from "./dom.js";
+import { change } from "./edits.js";
 import { setWords } from "./learn_words.js";
 import { label, press } from "./review.js";
 import { selectedCycle, state, when } from "./state.js";
@@ -11,11 +12,17 @@ import { selectedCycle, state, when } from "./state.js";
 export function start() {
   when(["cycles", "selected", "scores", "model", "compare", "threshold", "current", "readings"], show);
   when(["reviewing", "cycles"], showReview);
+  byId("cycle-note").addEventListener("change", ({ target }) => {
+    const cycle = selectedCycle();
+    if (cycle) change(setNote(state.cycles, cycle.id, target.value.trim()), "Note on the cycle", cycle.id);
+  });
 }
 
 function show() {
   const cycle = selectedCycle();
   byId("judge").hidden = !state.current;
+  byId("cycle-note").disabled = !cycle;
+  if (document.activeElement !== byId("cycle-note") || !cycle) byId("cycle-note").value = cycle?.note ?? "";
   if (!cycle) {
     byId("cycle-title").textContent = state.cycles.length ? "No cycle is selected" : "No cycles";
     byId("cycle-times").textContent = "";

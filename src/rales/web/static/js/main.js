@@ -9,6 +9,7 @@ import * as eventFiles from "./event_files.js";
 import * as eventList from "./event_list.js";
 import * as eventPointing from "./event_pointing.js";
 import * as eventView from "./event_view.js";
+import * as facts from "./facts.js";
 import * as history from "./history.js";
 import * as imports from "./imports.js";
 import * as inspector from "./inspector.js";
@@ -77,6 +78,7 @@ eventList.start();
 eventFiles.start();
 saving.start(recordings.reopen);
 recordings.start();
+facts.start();
 listing.start();
 edits.start(recordings.openRecording);
 history.start();
@@ -93,7 +95,7 @@ live.start(sessions.ready);
 try {
   update({ limits: await call("GET", "/limits") });
   await models.start();
-  await saving.sendLeft();
+  await Promise.all([saving.sendLeft(), facts.sendLeft()]);
   await sessions.start();
 } catch (error) {
   alarm(error.message);

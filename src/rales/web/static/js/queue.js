@@ -65,13 +65,13 @@ function arranged(find, show, order) {
     patient: (a, b) => compare(patientOf(a), patientOf(b)) || byTitle(a, b),
   };
   return state.recordings
-    .filter((facts) => titles.get(facts).toLowerCase().includes(find) && filters[show](facts))
+    .filter((facts) => `${titles.get(facts)} ${facts.patient}`.toLowerCase().includes(find) && filters[show](facts))
     .sort(orders[order]);
 }
 
 const isGood = (facts) => 2 * facts.judged + !facts.quality_reason + 4 * (facts.status !== "failed");
 
-/** -> whose recording it is: as its name says, else by the folder that it came in. */
+/** -> whose recording it is: as people or its name say, else by the folder that it came in. */
 const patientOf = (facts) => facts.patient || folderOf(facts.path);
 
 function showList() {
@@ -145,7 +145,7 @@ function about(facts, order) {
     return [before > 0 ? `waits, ${before} before it` : "the model listens …"];
   }
   if (facts.status === "failed") return [h("span", { className: "bad" }, facts.problem)];
-  const place = [PLACES[facts.location], facts.device].filter(Boolean).join(" · ");
+  const place = [PLACES[facts.location] ?? facts.location, facts.device].filter(Boolean).join(" · ");
   const counts = LABELS.names.filter((name) => facts.findings[name]).map((name) =>
     colour(h("span", { className: "badge small", title: LABELS.words(name) },
       `${facts.findings[name]} ${LABELS.letters(name)}`), name));

@@ -6,6 +6,7 @@ import { timeKey, withId } from "./cycles.js";
 import { alarm, ask, byId, clock, h, say } from "./dom.js";
 import { forget, remember } from "./edits.js";
 import { named } from "./events.js";
+import * as facts from "./facts.js";
 import * as player from "./player.js";
 import { PLACES, listed, start as startQueue, title, titled } from "./queue.js";
 import { based, dismiss, newer, saveNow } from "./saving.js";
@@ -22,11 +23,12 @@ let queue = []; // ids as the list had them when a recording was opened; an edit
 export function start() {
   when(["heard", "current"], showLoading);
   when(["cycles", "current"], showExports);
-  when(["level"], showFacts);
+  when(["level", "current"], showFacts);
   when(["recordings", "current"], followLine);
   startQueue(openRecording, () => (queue = []));
   byId("reviewed").addEventListener("change", () => setReviewed(byId("reviewed").checked));
   byId("remove").addEventListener("click", remove);
+  byId("print-report").addEventListener("click", printReport);
   byId("export-segments").hidden = LABELS.independent; // of which a cycle may have several
   for (const what of ["project", "segments"])
     byId(`export-${what}`).addEventListener("click", async () => {
@@ -102,7 +104,8 @@ function showLoading() {
   byId("sight").setAttribute("aria-busy", opening !== null);
   for (const bench of document.querySelectorAll(".bench")) bench.disabled = !state.heard;
   byId("reviewed").disabled = Boolean(state.reader);
-  byId("head-tools").disabled = state.current?.id === EXAMPLE || (opening !== null && opening !== state.current?.id);
+  byId("head-tools").disabled = byId("recording-facts").disabled =
+    state.current?.id === EXAMPLE || (opening !== null && opening !== state.current?.id);
   showExports();
 }
 
@@ -190,9 +193,17 @@ async function remove() {
   if (!sure) return;
   await call("DELETE", `/recordings/${current.id}`);
   dismiss(current.id);
+  facts.dismiss(current.id);
   close();
   mergeLines([], [current.id]);
   showExample();
+}
+
+/** The report of the open recording, in a tab of its own. */
+async function printReport() {
+  const { id } = state.current;
+  await Promise.all([saveNow(), facts.saveFacts()]);
+  h("a", { href: asReader(`/recordings/${id}/report`), target: "_blank", rel: "noopener" }).click();
 }
 
 function showHead() {
@@ -223,8 +234,8 @@ function showFacts() {
     simulated: "cycles as they were simulated",
   }[current.source];
   const sound = current.judged ? current.quality_reason : `Not judged: ${current.quality_reason}`;
-  const facts = [PLACES[current.location], current.device, `${current.rate_hz / 1000} kHz`, clock(current.duration_s), state.level, source, sound, waits];
-  byId("facts").textContent = byId("facts").title = facts.filter(Boolean).join(" · ");
+  const shown = [PLACES[current.location] ?? current.location, current.device, `${current.rate_hz / 1000} kHz`, clock(current.duration_s), state.level, source, sound, waits];
+  byId("facts").textContent = byId("facts").title = shown.filter(Boolean).join(" · ");
 }
 
 const FORMS = { icbhi: "ICBHI .txt", csv: "CSV", audacity: "Audacity labels", raven: "Raven table" };

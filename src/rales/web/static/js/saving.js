@@ -207,7 +207,7 @@ function summary({ cycles, events = [] }) {
 /** Whether two states, {cycles, events}, say the same. */
 export function same(one, other) {
   const key = ({ cycles, events = [] }) => JSON.stringify([
-    cycles.map((c) => [c.start_s.toFixed(3), c.end_s.toFixed(3), c.label, Boolean(c.confirmed), Boolean(c.unusable)]),
+    cycles.map((c) => [c.start_s.toFixed(3), c.end_s.toFixed(3), c.label, Boolean(c.confirmed), Boolean(c.unusable), c.note ?? ""]),
     events.map((e) => [e.kind, e.start_s.toFixed(3), e.end_s.toFixed(3), e.low_hz?.toFixed(1), e.high_hz?.toFixed(1)]),
   ]);
   return key(one) === key(other);

@@ -99,6 +99,7 @@ function showAnswers() {
     line.classList.toggle("doubtful", Boolean(doubtful) && !cycle.confirmed);
     line.querySelector(".answers").replaceChildren(
       h("span", { className: "mark" }, mark(cycle, doubtful)),
+      ...(cycle.note ? [h("span", {}, `Note: ${cycle.note}`)] : []),
       ...(hidden ? [h("span", { className: "waits" }, "hidden until you decide")] : [answer(first, state.model)]),
       ...(state.compare && !hidden ? [answer(second, state.compare, first && second && first.label !== second.label)] : []),
     );

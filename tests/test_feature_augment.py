@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rales.audio import IcbhiLogMel, spec_augment, time_warp
-from rales.audio.spec_augment import append_class_mixtures, append_mixup, shift_frames, simulate_other_device
+from rales.audio.feature_augment import append_class_mixtures, append_mixup, shift_frames, simulate_other_device
 
 
 def seeded(seed: int = 0) -> torch.Generator:
