@@ -12,6 +12,7 @@ from rales.errors import FileError, UsageError
 from rales.inference.evaluate import evaluate_data
 from rales.inference.load_model import load_model
 from rales.labels import LabelSet
+from tests import tiny
 
 
 def write_clips(folder: Path, *names: str) -> Path:
@@ -53,6 +54,9 @@ def test_patients_of_a_table_of_names_and_of_a_pattern(tmp_path: Path) -> None:
     assert table["patient"].to_dict() == {"x": "anna", "y": "bob", "101_1b1_Al_sc_Meditron": "101"}
     assert table.loc["x", "device"] == "Eko"
     assert not any("unknown" in note for note in audit_data(folder).notes)
+    write_clips(folder, "loose.wav")
+    (folder / "metadata.csv").write_text("file_name,patient\nloose.wav,anna\nabsent.wav,bob\n")
+    assert audit_data(folder).problems == [f"{folder / 'metadata.csv'}: absent.wav is not there"]
 
     other = write_clips(tmp_path / "other", "eva/test/crackle_1.wav", "eva/test/normal_2.wav", "tim/train/wheeze_1.wav")
     pattern = other / "{patient}" / "{split}" / "{label}_*.wav"
@@ -65,6 +69,15 @@ def test_patients_of_a_table_of_names_and_of_a_pattern(tmp_path: Path) -> None:
     contents = read_contents(other / "{patient}" / "test" / "{label}_{recording}.wav", audio=True, decode=False)
     assert [recording.name for recording in contents.recordings] == ["1", "2"]
     assert any("in no folder of a class, left out: 1" in note for note in contents.notes)
+
+
+@pytest.mark.parametrize("also", ["crackle/x.wav", "train/crackle/x.wav"])
+def test_a_folder_called_as_a_class_does_not_replace_annotated_recordings(tmp_path: Path, also: str) -> None:
+    folder = tiny.write_folder(tmp_path / "data")
+    before = len(read_cycles(folder))
+    write_clips(folder, also)
+    contents = read_contents(folder, audio=True, decode=False)
+    assert sum(len(recording.cycles) for recording in contents.recordings) == before
 
 
 def test_own_classes_are_folders_too(tmp_path: Path) -> None:

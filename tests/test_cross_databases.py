@@ -3,7 +3,9 @@
 import json
 import shutil
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -50,6 +52,40 @@ def test_every_data_is_divided_once(folders: list[Path]) -> None:
     assert f"{len(shared)} patient" in note
     assert f"({', '.join(shared)})" in note
     assert "not of strangers" in note
+
+
+@pytest.mark.parametrize("column", ["patient", "crackle"])
+def test_kept_answers_are_of_these_labels_and_patients(folders: list[Path], column: str) -> None:
+    for each in cross_databases.read_databases([folders[0], folders[2]], ICBHI):
+        if column == "patient" or not each.split:  # the label of a cycle is in its digest already
+            first = each.tests[column].iloc[0]
+            changed = each.tests.assign(
+                **{column: [1 - first if column == "crackle" else "900", *each.tests[column][1:]]}
+            )
+            assert replace(each, tests=changed).digest != each.digest
+        assert replace(each, tests=each.tests.iloc[::-1]).digest == each.digest
+
+
+def test_a_failed_run_says_which_data_and_a_flattering_choice_is_in_the_name(
+    folders: list[Path], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed, unlisted, _ = cross_databases.read_databases(folders, ICBHI)
+    model = str(trained / "runs" / "first")
+
+    def fail(planned: list[Trial], *_: Any, **__: Any) -> list[Outcome]:
+        return [Outcome(trial.name, "failed", error="no room") for trial in planned]
+
+    written: list[Any] = []
+    monkeypatch.setattr(cross_databases, "run", fail)
+    chosen = SimpleNamespace(digest="d", recipe=tiny.recipe("train.select=test_best"))
+    monkeypatch.setattr(cross_databases, "load_model", lambda _: chosen)
+    monkeypatch.setattr(cross_databases, "test_model", lambda *_: {})
+    monkeypatch.setattr(cross_databases, "read_figures", lambda _: {"trained_rows": 0, "constant": ""})
+    monkeypatch.setattr(cross_databases, "write_cross", lambda *given: written.append(given))
+    cross_databases.run_cross(["m2d_fusion", model], [listed, unlisted], ["size=tiny"], tmp_path)
+    assert {record["system"] for record in written[0][1]} == {f"{model} (epoch chosen on the test side)"}
+    told = [line.partition(" on ")[2] for line in written[0][3]]
+    assert told == ["listed: no room", "unlisted: no room"]
 
 
 def test_patients_of_both_sides_are_not_tested(folders: list[Path], tmp_path: Path) -> None:

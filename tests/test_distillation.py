@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,18 @@ import torch
 
 import rales
 from rales.data import read_cycles
+from rales.data.dataset import CycleDataset, expand_rows
 from rales.data.splits import digest_cycles, digest_name, divide_cycles
 from rales.errors import UsageError
 from rales.labels import CLASSES
-from rales.recipes.registry import rebuild_recipe
+from rales.recipes.registry import make_recipe, rebuild_recipe
 from rales.settings import replace_field
+from rales.training import distillation, finetune
 from rales.training.distillation import add_soft_answers, check_teacher
 from rales.training.distributed import init_distributed
 from rales.training.losses import soft_divergence
 from rales.training.run_folder import read_checkpoint, read_json, read_metrics
+from rales.training.trained_model import TrainedModel
 from tests import tiny
 
 CONTEXT = init_distributed("cpu", "float32")
@@ -81,6 +85,9 @@ def test_a_run_follows_its_teacher_and_comes_back_without_it(
     assert {"distil.teachers", "distil.weight"} < set(record["overrides"])
     assert "distil.digest" not in record["overrides"]
     assert len(record["config"]["distil"]["digest"]) == 64
+    # who goes on from it asks its teacher only if that is said again
+    going_on = make_recipe(None, from_model=str(tmp_path / "run"))
+    assert (going_on.settings.distil.teachers, going_on.settings.distil.digest, going_on.teach) == ((), "", None)
     shutil.rmtree(tmp_path / "runs")
     assert len(rales.load(tmp_path / "run", device="cpu").predict(cycles["path"].iloc[0])) == 4
 
@@ -116,6 +123,55 @@ def test_validation_patients_chose_the_epoch_of_a_teacher_of_the_same_division_a
     started = {**record, "split": {**split, "test_recordings_heard": 1}}
     with pytest.raises(UsageError, match="take a teacher of the same split"):
         check_teacher("first", started, table, settings.label_set)
+
+
+def test_cycles_of_a_recording_on_both_sides_want_a_teacher_of_the_same_division(
+    trained: Path, cycles: pd.DataFrame
+) -> None:
+    _, record = read_checkpoint(trained / "runs" / "first" / "best.safetensors")
+    settings = tiny.recipe("split.name=leaky_cycles").settings
+    table = divide_cycles(cycles, settings)
+    with pytest.raises(UsageError, match="take a teacher of the same split"):
+        check_teacher("first", record, table, settings.label_set)
+    names = sorted(set(table.loc[table["split"] == "train", "recording"].map(digest_name)))
+    same = {**record["split"], "digest": digest_cycles(table), "trained_recordings": names}
+    check_teacher("first", {**record, "split": same}, table, settings.label_set)
+
+
+def test_a_teacher_hears_each_cycle_once_as_it_is(
+    trained: Path, cycles: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """nguyen copies the train cycles that hold a wheeze: its answers must not be of the copies."""
+    asked: list[pd.DataFrame] = []
+
+    def answer(network: Any, frontend: Any, dataset: Any, part: str, context: Any) -> tuple[pd.DataFrame, torch.Tensor]:
+        asked.append(dataset.table.iloc[dataset.rows(part)])
+        return asked[0], torch.arange(len(asked[0]))[:, None].repeat(1, 4)
+
+    monkeypatch.setattr(distillation, "load_dataset", lambda table, recipe, **_: prepare_nothing(table, recipe))
+    monkeypatch.setattr(finetune, "part_logits", answer)
+    monkeypatch.setattr(finetune, "load_tensors", lambda *_: None)
+    teacher = make_recipe("nguyen_cotuning")
+    plain = SimpleNamespace(
+        rows=teacher.rows,
+        settings=teacher.settings,
+        build_frontend=lambda _: torch.nn.Identity(),
+        build_model=lambda _: torch.nn.Identity(),
+    )
+    table = divide_cycles(cycles, tiny.recipe().settings)
+    train = table[table["split"] == "train"]
+    model = TrainedModel(trained / "runs" / "first" / "best.safetensors", {}, {})
+    answers = distillation.answer_train_cycles(model, table, CONTEXT, tmp_path, lambda *_: plain)  # type: ignore[arg-type]
+    assert len(expand_rows(table, teacher)) > len(table)
+    assert [asked[0][["recording", "cycle"]].to_numpy().tolist(), len(answers)] == [
+        train[["recording", "cycle"]].to_numpy().tolist(),
+        len(train),
+    ]
+
+
+def prepare_nothing(table: pd.DataFrame, recipe: Any) -> CycleDataset:
+    rows = expand_rows(table, recipe)
+    return CycleDataset(rows, np.zeros((len(rows), 1), np.float32))
 
 
 def test_what_does_not_go_with_teachers(trained: Path, cycles: pd.DataFrame, tmp_path: Path) -> None:

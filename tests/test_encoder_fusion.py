@@ -10,14 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import rales
 from rales.data import read_cycles
 from rales.errors import UsageError
+from rales.inference.share import clean_record
 from rales.jobs.layer_search import build_searched_encoder, features
 from rales.models import named_encoder
 from rales.models.named_encoder import FillFrames, NormaliseWave, describe_encoder, read_published
 from rales.recipes.registry import make_recipe, rebuild_recipe
+from rales.settings import replace_field
 from rales.training import run_folder
 from tests import tiny
 
@@ -153,9 +156,15 @@ def test_a_run_of_a_frozen_encoder_comes_back_without_it(place: Path, cycles: pd
     recipe.run(recipe, cycles, tmp_path / "run", cache_folder=place / "cache")
     shutil.rmtree(folder)
 
-    record = run_folder.read_json(tmp_path / "run" / "config.json")["config"]
+    whole = run_folder.read_json(tmp_path / "run" / "config.json")
+    record = whole["config"]
     assert record["encoder"] == f"hf/{folder}"
     assert len(record["weights_digest"]) == 64
+    shared = clean_record(whole)
+    assert shared["config"]["encoder"] == "hf/encoder"
+    assert rebuild_recipe(shared, "hub").build_model(replace_field(recipe.settings, "weights", ""))
+    with pytest.raises(UsageError, match="its weights have changed since this run began"):
+        recipe.build_model(replace_field(recipe.settings, "weights_digest", "0" * 64))
     table = pd.read_csv(tmp_path / "run" / "predictions.csv")
     columns = [f"p_{word}" for word in rales.labels.CLASSES]
     model = rales.load(tmp_path / "run", device="cpu")
@@ -165,8 +174,35 @@ def test_a_run_of_a_frozen_encoder_comes_back_without_it(place: Path, cycles: pd
 
 
 @NEEDED
+@pytest.mark.parametrize("lacking", ["masked_spec_embed", "encoder.layers.0.attention.k_proj.bias"])
+def test_nothing_published_is_drawn_at_random(place: Path, tmp_path: Path, lacking: str) -> None:
+    shutil.copytree(place / "hubert", tmp_path / "part")
+    tensors = load_file(tmp_path / "part" / "model.safetensors")
+    del tensors[lacking]
+    save_file(tensors, tmp_path / "part" / "model.safetensors", {"format": "pt"})
+    if lacking == "masked_spec_embed":  # of which no layer knows
+        recipe = made(f"hf/{tmp_path / 'part'}", "freeze=none")
+        assert not recipe.build_model(recipe.settings).get_parameter(f"encoder.network.{lacking}").any()
+    else:
+        with pytest.raises(UsageError, match=f"its checkpoint lacks {lacking}, so these weights would be drawn"):
+            made(f"hf/{tmp_path / 'part'}")
+
+
+def test_names_of_encoders_are_shared_whole_and_folders_by_their_last_part() -> None:
+    for word, revision, expected in [
+        ("timm/test_vit", "", "timm/test_vit"),
+        ("hf/MIT/ast", "f826b80d", "hf/MIT/ast"),
+        ("hf//home/anna/ast", "", "hf/ast"),
+        (r"hf/C:\\anna\\ast", "", "hf/ast"),
+        ("", "", ""),
+    ]:
+        config = {"encoder": word, "revision": revision, "architecture": '{"a": "b/c"}', "weights": "published"}
+        assert clean_record({"config": config})["config"] == {**config, "encoder": expected}
+
+
+@NEEDED
 def test_layers_of_several_widths_are_searched(place: Path) -> None:
-    recipe, _ = build_searched_encoder("", "base", "", 0, f"hf/{place / 'hubert'}")
+    recipe, _ = build_searched_encoder("", "", "", 0, f"hf/{place / 'hubert'}")
     assert recipe.build_frontend(recipe.settings)(WAVES).shape == WAVES.shape
 
     class Narrowing(torch.nn.Module):
@@ -184,8 +220,14 @@ def test_layers_of_several_widths_are_searched(place: Path) -> None:
     assert np.allclose(pooled["max"][:, 0], WAVES.unflatten(1, (-1, 3)).amax(dim=1))
     assert np.allclose(pooled["mean"][:, 1, :2], WAVES.unflatten(1, (-1, 2)).mean(dim=1), atol=1e-6)
     assert not pooled["mean"][:, 1, 2].any()
-    with pytest.raises(UsageError, match=r"--encoder hf/x: brings its own weights and features; leave --weights mr7"):
-        build_searched_encoder("mr7", "base", "", 0, "hf/x")
+    with pytest.raises(
+        UsageError, match=r"--encoder hf/x: brings its own weights, features and size; leave --weights mr7"
+    ):
+        build_searched_encoder("mr7", "", "", 0, "hf/x")
+    with pytest.raises(UsageError, match="leave --size small out"):
+        build_searched_encoder("", "small", "", 0, "hf/x")
+    with pytest.raises(UsageError, match="--weights mr7: brings its own size; leave --size small out"):
+        build_searched_encoder("mr7", "small", "", 0)
 
 
 @NEEDED
@@ -198,6 +240,17 @@ def test_what_an_encoder_cannot_have_is_a_sentence(place: Path) -> None:
         made(f"hf/{place / 'ast'}", "audio.duration_s=1")
     with pytest.raises(UsageError, match=r"model.layers=\[1, 3\]: the encoder has 2 layers"):
         made(f"hf/{place / 'ast'}", "model.layers=1,3")
+    for word, reason in {
+        "model.depth=1": "model.depth: is filled in by what another setting names",
+        "features.kind=wave": "features.kind: is filled in",
+        "features.frames=32": "the encoder has positions for 64; leave it out",
+        "features.bands=64": "is of a picture",
+    }.items():
+        with pytest.raises(UsageError, match=reason):
+            made(f"hf/{place / 'ast'}", word)
+    for word in ("timm/hf-hub:timm/test_vit", f"timm/local-dir:{place}"):
+        with pytest.raises(UsageError, match="takes names that timm itself has; give a model of the hub, or a folder"):
+            made(word)
     with pytest.raises(UsageError, match="revision=v1: is of hf/"):
         describe_encoder("timm/test_vit", "v1")
     again = rebuild_recipe(tiny.record_of(made(f"hf/{place / 'ast'}")), "run")

@@ -175,17 +175,17 @@ def test_size_tiny_has_one_row_of_patches_and_no_batch_to_take_a_minimum_of() ->
 
 @pytest.mark.usefixtures("jobs_in_this_process")
 def test_finished_runs_are_skipped_and_a_trial_that_raises_stops_no_other(data: Path, tmp_path: Path) -> None:
-    trials = planned({"train.device": ["cpu", "cuda:7"]})
+    trials = planned({"train.device": ["cuda:7", "cpu"]})
     first = sweep.run(trials, data, tmp_path, processes=2)
-    assert [outcome.state for outcome in first] == ["done", "failed"]
-    assert "cuda:7" in first[1].error
-    assert "Traceback" in first[1].trace
+    assert [outcome.state for outcome in first] == ["failed", "done"]
+    assert "cuda:7" in first[0].error
+    assert "Traceback" in first[0].trace
     recorded = run_folder.read_json(tmp_path / "sweep.json")["trials"]
-    assert [row["state"] for row in recorded] == ["done", "failed"]
-    before = (tmp_path / trials[0].name / "done").stat().st_mtime_ns
+    assert [row["state"] for row in recorded] == ["failed", "done"]
+    before = (tmp_path / trials[1].name / "done").stat().st_mtime_ns
     second = sweep.run(trials, data, tmp_path, processes=2)
-    assert [outcome.state for outcome in second] == ["skipped", "failed"]
-    assert (tmp_path / trials[0].name / "done").stat().st_mtime_ns == before
+    assert [outcome.state for outcome in second] == ["failed", "skipped"]
+    assert (tmp_path / trials[1].name / "done").stat().st_mtime_ns == before
 
 
 def test_a_killed_trial_is_reported_and_a_second_call_completes_it(
@@ -313,12 +313,12 @@ def wait_until(happened: Callable[[], bool]) -> None:
 def test_ray_makes_the_same_runs_and_survives_a_trial_that_raises(
     data: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    trials = planned({"train.device": ["cpu", "cuda:7"]})
-    on_ray = sweep.run(trials, data, tmp_path / "ray", engine="ray", processes=1)
-    assert [outcome.state for outcome in on_ray] == ["done", "failed"]
+    trials = planned({"train.device": ["cuda:7", "cpu"]})
+    on_ray = sweep.run(trials, data, tmp_path / "ray", engine="ray", processes=2)
+    assert [outcome.state for outcome in on_ray] == ["failed", "done"]
     request.getfixturevalue("jobs_in_this_process")
-    sweep.run(trials[:1], data, tmp_path / "local", processes=1)
-    assert same_predictions(tmp_path / "ray" / trials[0].name, tmp_path / "local" / trials[0].name)
+    sweep.run(trials[1:], data, tmp_path / "local", processes=1)
+    assert same_predictions(tmp_path / "ray" / trials[1].name, tmp_path / "local" / trials[1].name)
 
 
 def parents(pid: int) -> list[int]:

@@ -18,7 +18,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from rales.errors import SettingError, UsageError
 from rales.labels import CLASSES, TASKS, LabelSet
@@ -263,6 +263,8 @@ class Split:
 class RunSettings:
     """What every recipe's `Settings` begin with, since the training loop and the splits read it."""
 
+    FILLED_IN: ClassVar[tuple[str, ...]] = ()
+    """Dotted names of fields that other settings bring, and nobody sets."""
     train: Training = field(default_factory=Training)
     split: Split = field(default_factory=Split)
     seed: Seed = 0

@@ -526,7 +526,7 @@ def layers(
         weights or "",
         out,
         encoder=encoder,
-        size=size or "base",
+        size=size or "",
         frontend=frontend or "",
         part=part,
         folds=folds,

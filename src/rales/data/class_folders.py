@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rales.audio.open_audio import AUDIO_SUFFIXES
 from rales.data.annotation_dialects import TableRow, read_table
-from rales.data.icbhi import parse_recording_name
+from rales.data.icbhi import SPLIT_FILES, parse_recording_name
 from rales.data.manifest import recordings_of_rows
 from rales.data.reader import DatasetContents, list_files, list_some, locked_problems, unread_note
 from rales.errors import FileError, UsageError
@@ -34,15 +34,20 @@ def is_pattern(path: Path) -> bool:
 
 
 def is_layout(folder: Path, label_set: LabelSet) -> bool:
-    """Folder -> whether folders in it, or in its `train` and `test`, are called as classes and hold recordings, none of
-    them with a text beside it, which would be an annotation."""
+    """Folder -> whether folders in it, or in its `train` and `test`, are called as classes and hold recordings.
+
+    Not where any recording in it has a text beside it, which would be an annotation, or a split list is there.
+    """
     if not folder.is_dir():
         return False
     above = [folder, *(each for each in _list_folders(folder) if each.name.lower() in SPLITS)]
     named = [each for place in above for each in _list_folders(place) if find_class(each.name, label_set)]
-    files = [file for each in named for file in list_files(each, [])]
+    if not any(file.suffix.lower() in AUDIO_SUFFIXES for each in named for file in list_files(each, [])):
+        return False
+    files = list_files(folder, [])
     sounds = {file.with_suffix("") for file in files if file.suffix.lower() in AUDIO_SUFFIXES}
-    return bool(sounds) and not any(file.suffix.lower() == ".txt" and file.with_suffix("") in sounds for file in files)
+    texts = [file for file in files if file.suffix.lower() == ".txt"]
+    return not any(file.name.lower() in SPLIT_FILES or file.with_suffix("") in sounds for file in texts)
 
 
 def _list_folders(folder: Path) -> list[Path]:
@@ -74,12 +79,13 @@ def find_recordings(path: Path, *, audio: bool, decode: bool, label_set: LabelSe
     for clip in clips:
         inside = clip.relative_to(folder).as_posix()
         said = _match(pattern, inside) if pattern else _read_places(inside)
+        row = told.pop(inside, {})
         if said is None:
             strays.append(inside)
             continue
         label = find_class(said["label"], label_set) or said["label"]
         split = said.get("split", "")
-        cells = {**told.pop(inside, {}), **{name: word for name, word in said.items() if word}}
+        cells = {**row, **{name: word for name, word in said.items() if word}}
         cells |= {"path": str(clip), "label": label}
         cells |= {"split": SPLITS.get(split.lower(), split)} if split else {}
         rows.append(TableRow(str(clip), {name: cells.get(name, "") for name in (*FIELDS, "path")}))

@@ -61,12 +61,21 @@ def clean_record(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shorten_paths(value: Any) -> Any:
-    """JSON value -> the same, each path in it without its folders; addresses on a hub stay."""
+    """JSON value -> the same, each path in it without its folders; addresses on a hub and names of encoders stay."""
     if isinstance(value, Mapping):
-        return {name: shorten_paths(each) for name, each in value.items()}
+        shortened = {name: shorten_paths(each) for name, each in value.items()}
+        if "architecture" in value:  # of a named encoder, from which the network is built again
+            shortened["architecture"] = value["architecture"]
+            shortened["encoder"] = shorten_encoder(value["encoder"], is_folder=not value["revision"])
+        return shortened
     if isinstance(value, list | tuple):
         return [shorten_paths(each) for each in value]
     return re.split(r"[/\\]", value.rstrip("/\\"))[-1] if isinstance(value, str) and not is_on_hub(value) else value
+
+
+def shorten_encoder(word: str, *, is_folder: bool) -> str:
+    """`timm/NAME` or `hf/NAME` -> the same; of `hf/FOLDER`, which alone has no revision, the folder's last part."""
+    return f"hf/{shorten_paths(word)}" if word.startswith("hf/") and is_folder else word
 
 
 def write_model_card(model: Predictor, repository: str, *, licence: str = "", note: str = "") -> str:

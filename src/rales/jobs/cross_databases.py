@@ -5,6 +5,7 @@ too, or, where it has no list, the patients whom a draw of 60 to 40 leaves. A da
 a whole (KAUH) can only be tested on, recording by recording.
 """
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from rales.data import read_contents, split_reader, splits
-from rales.data.reader import cycles_table, labels_recordings_alone, recordings_table, refuse_damage
+from rales.data.reader import Findings, cycles_table, labels_recordings_alone, recordings_table, refuse_damage
 from rales.errors import UsageError, count_noun
 from rales.files.atomic import lock_folder
 from rales.files.json_files import read_json, to_jsonable
@@ -24,7 +25,7 @@ from rales.inference.load_model import load_model
 from rales.inference.predictor import Predictor
 from rales.jobs.protocol import divide_for
 from rales.jobs.reproduce import fitting
-from rales.jobs.sweep import Outcome, Trial, run, trials
+from rales.jobs.sweep import Trial, run, trials
 from rales.labels import LabelSet
 from rales.models import hub, model_hub
 from rales.progress import progress_bar
@@ -33,6 +34,7 @@ from rales.registry import RECIPES
 from rales.report.cross_table import write_cross
 
 AS_IT_IS = "as it is"  # of a model that was there before
+FLATTERS = " (epoch chosen on the test side)"  # behind its name, wherever a figure of it stands
 MOST_NAMES = 5  # of patients in a note
 
 
@@ -51,9 +53,12 @@ class Database:
 
     @property
     def digest(self) -> str:
-        """Which rows are tested."""
-        rows = self.tests if "start_s" in self.tests else self.tests.assign(start_s=0.0, end_s=0.0, label="")
-        return splits.digest_cycles(rows)
+        """Which rows are tested, with whose labels and patients."""
+        rows, known = self.tests, ["recording", "patient"]
+        if not self.split:  # whole recordings
+            rows, known = rows.assign(start_s=0.0, end_s=0.0, label=""), [*known, *Findings._fields]
+        told = rows[known].sort_values(known).to_csv(index=False)
+        return hashlib.sha256(f"{splits.digest_cycles(rows)}{told}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ def plan_cross(systems: Sequence[str], databases: Sequence[Database], fixed: Seq
         for each in databases:
             if each.split:
                 [trial] = plan_runs([word], each, fixed)
-                rows.append(Tested(make_recipe(word).name, str(out / "runs" / each.name / trial.name), each))
+                rows.append(Tested(word, str(out / "runs" / each.name / trial.name), each))
     if not rows:
         raise UsageError(f"{', '.join(systems)}: none of the data has labelled cycles to train on; give some that has")
     return rows
@@ -202,14 +207,14 @@ def run_cross(
         `rows` of cross.csv, `notes`, `failed` runs with their reasons, `page`.
     """
     rows = plan_cross(systems, databases, fixed, out)
-    outcomes: list[Outcome] = []
+    failed: list[str] = []
     for each in databases:
         if each.split and (planned := plan_runs(systems, each, fixed)):
             folder = out / "runs" / each.name
             settings: dict[str, Any] = {"processes": processes, "skip_damaged": skip_damaged, "command": command}
-            outcomes += run(planned, each.path, folder, progress=progress, **settings)
+            outcomes = run(planned, each.path, folder, progress=progress, **settings)
+            failed += [f"{one.name} on {each.name}: {one.error}" for one in outcomes if one.state == "failed"]
 
-    failed = [f"{outcome.name}: {outcome.error}" for outcome in outcomes if outcome.state == "failed"]
     cells = [(row, database) for row in rows for database in databases if is_trained(row)]
     with lock_folder(out):
         bar = progress_bar(cells, shown=progress, log_every_s=0, total=len(cells), desc="cross", unit="test")
@@ -242,7 +247,8 @@ def test_row(row: Tested, database: Database, folder: Path) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(place, stored)
 
-    about = {"system": row.system, "trained_on": own, "tested_on": database.name}
+    flatters = FLATTERS if model.recipe.settings.train.select == "test_best" else ""
+    about = {"system": row.system + flatters, "trained_on": own, "tested_on": database.name}
     return {**about, "own": row.trained_on is database, **read_figures(stored)}
 
 

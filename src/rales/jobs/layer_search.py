@@ -101,7 +101,7 @@ def search(
     out: Path,
     *,
     encoder: str = "",
-    size: str = "base",
+    size: str = "",
     frontend: str = "",
     part: Part = "train",
     folds: int | None = None,
@@ -114,8 +114,8 @@ def search(
     progress: bool = False,
     cache_folder: Path | None = None,
 ) -> pd.DataFrame:
-    """Cycles table, whose labels are of a set, and a checkpoint ("" is a random start of `size`) -> the table of
-    `probe_all` with its AUROCs, written to `out`.
+    """Cycles table, whose labels are of a set, and a checkpoint ("" is a random start of `size`, or of base) -> the
+    table of `probe_all` with its AUROCs, written to `out`.
 
     The cycles are heard as the checkpoint's run heard them, if it is one of ours; by the ICBHI log-mel with anybody
     else's checkpoint; by that of its size at a random start (tiny: m2d_clip). A `frontend` that is named wins.
@@ -135,7 +135,7 @@ def search(
     heard = build_searched_encoder(weights, size, frontend, seed, encoder)
     plan = plan_search(
         cycles.reset_index(drop=True),
-        encoder or weights or f"random start, {size}",
+        encoder or weights or f"random start, {size or 'base'}",
         *heard,
         part=part,
         folds=folds,
@@ -244,13 +244,16 @@ def build_searched_encoder(
 ) -> tuple[Recipe, nn.Module]:
     """Checkpoint, the size of a random start, or a named encoder -> the recipe by which its cycles are heard, and the
     encoder."""
-    if encoder and (weights or frontend):
-        what = f"--weights {weights}" if weights else f"--frontend {frontend}"
-        raise UsageError(f"--encoder {encoder}: brings its own weights and features; leave {what} out")
+    given = {"--weights": weights, "--frontend": frontend, "--size": size}
+    if encoder and any(given.values()):
+        what = next(f"{name} {value}" for name, value in given.items() if value)
+        raise UsageError(f"--encoder {encoder}: brings its own weights, features and size; leave {what} out")
+    if weights and size:
+        raise UsageError(f"--weights {weights}: brings its own size; leave --size {size} out")
     if encoder:
         recipe = make_recipe("encoder_fusion", [f"seed={seed}"], encoder=encoder, freeze="none")
     else:
-        start = {"weights": weights} if weights else {"size": size}
+        start = {"weights": weights} if weights else {"size": size or "base"}
         recipe = make_recipe("m2d_fusion", [f"seed={seed}"], variant="vanilla", frontend=frontend or None, **start)
     torch.manual_seed(seed)
     return recipe, recipe.build_model(recipe.settings).get_submodule("encoder")

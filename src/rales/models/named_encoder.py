@@ -8,7 +8,7 @@ code of a hub is run.
 import difflib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +26,7 @@ Kind = Literal["picture", "fbank", "wave"]
 AST_TYPE = "audio-spectrogram-transformer"
 MELS, AST_MEAN, AST_STD = 128, -4.2677393, 4.5689974  # of ASTFeatureExtractor, where a folder says nothing of it
 PREFIX_TOKENS = 2  # of AST, before its patches
+UNUSED = ("masked_spec_embed",)  # tensors of its training that no layer's output depends on
 VARIANCE_FLOOR = 1e-7  # of Wav2Vec2FeatureExtractor
 
 
@@ -60,6 +61,11 @@ def split_encoder_word(word: str) -> tuple[str, str]:
             f"encoder={word or '(none)'}: expected timm/NAME, for example timm/vit_tiny_patch16_224, or "
             "hf/NAME_OR_FOLDER, for example hf/MIT/ast-finetuned-audioset-10-10-0.4593"
         )
+    if found[1] == "timm" and ":" in found[2]:
+        raise UsageError(
+            f"encoder={word}: timm/ takes names that timm itself has; give a model of the hub, or a folder, as "
+            "hf/NAME_OR_FOLDER, if it is one of transformers"
+        )
     declare_torchvision_operators()
     if problem := find_missing_package({"timm": "timm", "hf": "transformers"}[found[1]], "encoders"):
         raise UsageError(f"encoder={word} {problem}")
@@ -91,7 +97,7 @@ def describe_encoder(word: str, revision: str = "") -> EncoderFacts:
         with torch.device("meta"):
             network = create_timm(name)
         tag = network.pretrained_cfg.get("tag")
-        full = name if ":" in name or "." in name or not tag else f"{name}.{tag}"
+        full = name if "." in name or not tag else f"{name}.{tag}"
         return PICTURE._replace(depth=len(network.feature_info), architecture=full)
 
     config = read_published(word, "its configuration", lambda: load_config(name, revision))
@@ -178,19 +184,37 @@ def load_published_weights(word: str, architecture: str, revision: str, size: tu
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # of reading a file; a download shows its own
-        network = read_published(
+        network, told = read_published(
             word,
             "its weights",
             lambda: AutoModel.from_pretrained(
-                name, revision=revision or None, trust_remote_code=False, dtype=torch.float32
+                name,
+                revision=revision or None,
+                trust_remote_code=False,
+                dtype=torch.float32,
+                output_loading_info=True,
             ),
         )
+        fill_missing(word, network, told["missing_keys"])
     return {f"network.{key}": value for key, value in network.state_dict().items()}
 
 
-def digest_published_weights(word: str, facts: EncoderFacts) -> str:
+def fill_missing(word: str, network: nn.Module, missing: Iterable[str]) -> None:
+    """Put zeros where transformers drew at random what a checkpoint lacks. Errors: a tensor that layers depend on."""
+    if needed := sorted(name for name in missing if name.split(".")[-1] not in UNUSED):
+        raise UsageError(
+            f"encoder={word}: its checkpoint lacks {needed[0]}{f' and {len(needed) - 1} more' if needed[1:] else ''}, "
+            "so these weights would be drawn at random; take a complete one"
+        )
+    with torch.no_grad():
+        for name in missing:
+            network.get_parameter(name).zero_()
+
+
+@cache
+def digest_published_weights(word: str, architecture: str, revision: str) -> str:
     """-> SHA-256 of the tensors behind a name, whatever file they come in; of timm those of its own picture's size."""
-    return digest_tensors(load_published_weights(word, facts.architecture, facts.revision, (0, 0)))
+    return digest_tensors(load_published_weights(word, architecture, revision, (0, 0)))
 
 
 def create_timm(name: str, size: tuple[int, int] = (0, 0), *, pretrained: bool = False) -> Any:
@@ -199,7 +223,7 @@ def create_timm(name: str, size: tuple[int, int] = (0, 0), *, pretrained: bool =
     import timm
 
     plain = name.split(".")[0]
-    if ":" not in name and not timm.is_model(plain):
+    if not timm.is_model(plain):
         nearest = difflib.get_close_matches(plain, timm.list_models(), n=1, cutoff=0.0)[0]
         raise UsageError(f"encoder=timm/{name}: timm has no such network; the nearest is timm/{nearest}")
     common: dict[str, Any] = {"pretrained": pretrained, "in_chans": 1, "num_classes": 0}

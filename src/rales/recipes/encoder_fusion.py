@@ -16,6 +16,7 @@ clip by clip and has one channel, for which timm sums the weights of three; Spec
 brings itself are off, since their draws follow no seed. Needs the extra `encoders`.
 """
 
+import json
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, Self
@@ -112,6 +113,8 @@ class Model:
 class Settings(TermSettings):
     """Numbers of a random start; published weights bring others (`FROZEN`)."""
 
+    FILLED_IN = ("architecture", "features.kind", "model.depth")
+
     encoder: str = ""
     """timm/NAME or hf/NAME_OR_FOLDER; a folder is one that `save_pretrained` of transformers wrote."""
     revision: str = ""
@@ -150,7 +153,8 @@ class Settings(TermSettings):
             "model.layers": tuple(range(1, facts.depth + 1)),
         }
         if self.weights:
-            settings = replace(settings, weights_digest=digest_published_weights(self.encoder, facts))
+            digest = digest_published_weights(self.encoder, facts.architecture, facts.revision)
+            settings = replace(settings, weights_digest=digest)
             brought |= FROZEN if settings.freeze == "encoder" or "freeze" not in given else {}
         if facts.kind == "wave":  # of which nothing is masked
             brought |= {"augment.frequency_masks": 0, "augment.time_masks": 0}
@@ -164,7 +168,16 @@ class Settings(TermSettings):
             raise UsageError(f"model.layers={list(self.model.layers)}: the encoder has {self.model.depth} layers")
         if self.features.kind == "wave" and (self.augment.frequency_masks or self.augment.time_masks):
             raise UsageError("augment.frequency_masks, augment.time_masks: this encoder gets waveforms; leave them out")
+        if self.features.kind != "picture" and self.features.bands != Features.bands:
+            raise UsageError(f"features.bands={self.features.bands}: is of a picture, which timm/… sees; leave it out")
+        if self.features.kind == "wave" and self.features.frames:
+            raise UsageError(f"features.frames={self.features.frames}: this encoder gets waveforms; leave it out")
         if self.features.kind == "fbank":
+            positions = json.loads(self.architecture).get("max_length", self.features.frames)
+            if self.features.frames != positions:
+                raise UsageError(
+                    f"features.frames={self.features.frames}: the encoder has positions for {positions}; leave it out"
+                )
             frames = 1 + (count_samples(self) - WINDOW) // HOP
             if self.audio.rate_hz != 16000:
                 raise UsageError(f"audio.rate_hz={self.audio.rate_hz}: the filter bank is of 16000 Hz; leave it out")
@@ -253,9 +266,13 @@ def build_model(settings: Settings) -> FusionClassifier:
     model, size = settings.model, find_picture_size(settings)
     encoder = build_named_encoder(settings.encoder, settings.architecture, size)
     if settings.weights:
-        encoder.load_state_dict(
-            load_published_weights(settings.encoder, settings.architecture, settings.revision, size)
-        )
+        start = settings.encoder, settings.architecture, settings.revision
+        if digest_published_weights(*start) != settings.weights_digest:
+            raise UsageError(
+                f"encoder={settings.encoder}: its weights have changed since this run began; put them back, or choose "
+                "another --out"
+            )
+        encoder.load_state_dict(load_published_weights(*start, size))
     return FusionClassifier(
         encoder,
         model.layers,

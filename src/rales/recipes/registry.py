@@ -27,6 +27,7 @@ from rales.settings import (
 )
 from rales.training import finetune
 from rales.training.distillation import add_teachers, digest_teachers
+from rales.training.loss_terms import Distillation
 from rales.training.recipe import Recipe
 from rales.training.run_records import check_record
 from rales.training.trained_model import find_trained_model, read_trained_model
@@ -75,6 +76,8 @@ def make_recipe(word: str | None, words: Iterable[str] | Mapping[str, Any] = (),
 
     make: MakeRecipe = RECIPES.find(word)
     section = settings_of(make, word)
+    if filled_in := [name for name in values if name in section.FILLED_IN]:
+        raise SettingError(filled_in[0], "is filled in by what another setting names; leave it out")
     if values.get("weights") and "weights" not in list_fields(section):
         raise UsageError(f"{word} has no pre-trained weights; leave --weights out")
 
@@ -145,6 +148,8 @@ def make_finetuning(word: str | None, values: Mapping[str, Any]) -> Recipe:
     start = replace_field(theirs.settings, "train", finetuning_defaults(theirs.settings))
     start = dataclasses.replace(start, split=Split(), seed=0, freeze="none", from_model=name)
     start = dataclasses.replace(start, from_digest=sha256_of(path))
+    if hasattr(start, "distil"):
+        start = replace_field(start, "distil", Distillation())  # its teachers taught the model, not this run
     if hasattr(start, "weights_digest"):
         start = replace_field(start, "weights_digest", "")  # its weights are the model's
     settings = set_fields(start, values, f" of {theirs.name}")
