@@ -54,6 +54,7 @@ def served(place: Path, *, limits: Limits = GENEROUS, **settings: Any) -> Iterat
             running.should_exit = True
             thread.join(timeout=20)
             listener.close()
+    assert not thread.is_alive(), "the service has not ended"
 
 
 def token(client: httpx.Client) -> str:

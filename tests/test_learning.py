@@ -25,7 +25,7 @@ from rales.files.json_files import read_json
 from rales.inference.load_model import load_model
 from rales.labels import CLASSES
 from rales.web import learn_job, learning, store
-from rales.web.learning import Learning, hold_out_patients, name_patients
+from rales.web.learning import Learning, hold_out_patients, list_confirmed, name_patients, start_process
 from rales.web.model_registry import ModelRegistry
 from rales.web.security import ApiError
 from rales.web.service import Service
@@ -73,7 +73,7 @@ class Ward:
 
     def add(self, name: str, seed: int) -> str:
         arrived = self.service.arriving / name
-        arrived.mkdir()
+        arrived.mkdir(parents=True)
         wave = np.concatenate([tiny.breath(label, seed=seed) for label in range(4)])
         for file in ("audio.wav", "page.wav"):
             soundfile.write(arrived / file, wave, tiny.RATE_HZ, subtype="FLOAT")
@@ -179,6 +179,28 @@ def test_patients_of_the_models_training_calibrate_nothing(ward: Ward, monkeypat
     assert ward.learning.survey(ward.session["id"], "first")["train"].startswith("first tells other classes apart")
 
 
+def test_recordings_of_one_name_are_known_again(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the names that the reader of the manifest gives them, which are those that a model's record tells."""
+    added = [ward.add(name, seed) for seed, name in enumerate(("ward0/rec", "ward1/rec", "ward1/rec"), start=30)]
+    try:
+        table, _, _ = list_confirmed(ward.service, ward.session["id"])
+        ward.learning.folder.mkdir()
+        ward.learning.write_manifest(table.assign(split="train"))
+        trained = read_cycles(ward.learning.folder / "manifest.csv")["recording"]
+        assert set(trained) == {*KNOWN, "ward0/rec", "ward1/rec", "ward1/rec (2)"}
+        record = {"split": {"trained_recordings": [digest_name(name) for name in set(trained)]}}
+        monkeypatch.setattr(ward.service.models, "record", lambda name: record)
+        assert ward.learning.heard_patients(table, "first")[0] == set(table["patient"])
+        record["split"]["trained_recordings"] = [digest_name("ward0/rec"), digest_name(KNOWN[0])]
+        assert ward.learning.heard_patients(table, "first")[0] == {"ward0/rec", "301"}
+        record["split"]["trained_recordings"] = [digest_name("rec")]  # of a folder on its own
+        assert ward.learning.heard_patients(table, "first")[0] == {"ward0/rec", "ward1/rec"}
+    finally:
+        store.remove_tree(ward.learning.folder)
+        for recording in added:
+            ward.service.store.remove_recording(recording)
+
+
 # The job
 
 
@@ -193,7 +215,9 @@ def test_a_calibrated_model_has_sets_and_is_there_at_the_next_start(ward: Ward, 
             ward.learning.use(name)
     with pytest.raises(ApiError, match="a job is there already"):
         ward.begin()
+    os.utime(ward.learning.folder / "model.safetensors", (0, 0))
     ward.learning.use("Ours")
+    assert ward.service.models.changed("Ours") > 1e9  # what another model of this name has said is older
     (ours,) = [model for model in ward.service.models.listed() if model["name"] == "Ours"]
     assert ours["origin"].startswith("first, calibrated here: 44 confirmed cycles of 11 patients of Ward A, 20")
     folder = ward.service.store.folder / "models" / ours["learned"]
@@ -213,6 +237,7 @@ def test_a_calibrated_model_has_sets_and_is_there_at_the_next_start(ward: Ward, 
     assert [model["name"] for model in again.listed()] == ["first", "Ours"]
     ward.learning.remove(ours["learned"])
     assert not folder.exists()
+    assert "Ours" not in ward.service.store.scores(ward.recordings[0])
     assert [model["name"] for model in ward.service.models.listed()] == ["first"]
     with pytest.raises(ApiError, match="no such model"):
         ward.learning.remove(ours["learned"])
@@ -237,7 +262,11 @@ def test_a_trained_model_stands_beside_the_old_one(ward: Ward, place: Path) -> N
     moved = {name for name, value in new.network.state_dict().items() if not value.equal(before[name])}
     assert moved
     assert not any(name.startswith("encoder") for name in moved)
+    (left / "sound").mkdir()  # as a service leaves it that was ended before it could clear
+    for file in ("sound/of a patient.wav", "manifest.csv"):
+        (left / file).touch()
     assert Learning(ward.service).state() == job  # a service that starts finds what waits for a decision
+    assert not any((left / file).exists() for file in ("sound", "manifest.csv"))
     ward.learning.discard()
     assert not left.exists()
     assert ward.learning.state()["status"] == "none"
@@ -360,6 +389,12 @@ def test_a_job_is_stopped_by_a_person_a_removed_recording_or_the_end_of_the_serv
         "a recording that it learned from was removed; begin again",
     )
 
+    ward.learning.discard()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ward.learning, "thread", threading.main_thread())  # which does not end at once
+        with pytest.raises(ApiError, match="still ending"):
+            ward.begin()
+
     ward.begin()
     until(lambda: len(endless) == 3)
     asyncio.run(ward.service.stop())
@@ -387,6 +422,21 @@ def test_a_job_or_model_that_came_with_a_folder_is_no_harm(place: Path, tmp_path
     assert not learning.folder.exists()
     models = ModelRegistry(str(place / "runs" / "first"), None, tmp_path / "models")
     assert [model["name"] for model in models.listed()] == ["first"]
+
+
+def test_no_file_of_the_folder_that_one_stands_in_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("ours", "theirs"):
+        module = tmp_path / place / "rales" / "web" / "learn_job.py"
+        module.parent.mkdir(parents=True)
+        for package in (module.parent, module.parent.parent):
+            (package / "__init__.py").touch()
+        module.write_text(f"import pathlib, sys; pathlib.Path(sys.argv[1], 'ran {place}').touch()")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "ours"))
+    monkeypatch.chdir(tmp_path / "theirs")
+    process = start_process(tmp_path)
+    assert process.wait(60) == 0
+    learning.end_process(process)
+    assert [file.name for file in tmp_path.glob("ran*")] == ["ran ours"]
 
 
 @pytest.mark.slow

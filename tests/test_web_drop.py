@@ -96,7 +96,7 @@ def test_what_comes_late_is_shown_before_it_counts_and_what_comes_twice_is_said(
     page = open_page(session="Late", forgiven=("409",))
     drop_folder(page, visits)
     sent(page, 2)
-    text.write_text(lines)
+    text.write_text(lines, encoding="utf-16")
     (visits / "visit1" / "anna.wav").rename(visits / "visit1" / "other.zsa")
     drop_folder(page, visits / "visit1")  # another root, so another folder
     said = page.locator("#refused li")
@@ -118,6 +118,16 @@ def test_what_comes_late_is_shown_before_it_counts_and_what_comes_twice_is_said(
     starts = [float(line.split()[0]) for line in lines.splitlines()]
     assert [cycle["start_s"] for cycle in after["cycles"]] == pytest.approx(starts, abs=1e-3)
     assert not any(cycle["confirmed"] for cycle in after["cycles"])
+    drop_folder(page, visits)
+    expect(page.locator("#imports-sum")).to_contain_text("for 1 recording.")
+    cycles = [{**cycle, "confirmed": True} for cycle in after["cycles"]]
+    edited = {"recording": facts["id"], "cycles": cycles, "base": 1}  # meanwhile, by somebody else
+    assert client.post("/annotations", json=edited).status_code == 201
+    page.locator("#imports").get_by_role("button", name="Import").click()
+    alert = page.locator("#alert")
+    expect(alert).to_contain_text(
+        "Annotations imported: 0 of 1. Refused: visits/visit1/anna.txt: anna: changed elsewhere"
+    )
     sent(page, 2)
 
 

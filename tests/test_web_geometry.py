@@ -203,6 +203,23 @@ def test_the_sound_of_the_service_is_read(tmp_path: Any) -> None:
         assert "error" in read({"bytes": list(b"RIFF")})
 
 
+def test_texts_as_other_programs_write_them() -> None:
+    work = """(bytes) => {
+      try {
+        return page.decodeText(Uint8Array.from(bytes).buffer, "a.txt");
+      } catch (error) {
+        return error.message;
+      }
+    }"""
+    text = "0.5\t1.5\tпищит\n"
+    with script("text_files.js", work) as read:
+        for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+            assert read(list(text.encode(encoding))) == text
+        assert read(list("\ufeff".encode("utf-16-be") + text.encode("utf-16-be"))) == text
+        assert read(list("é".encode("latin-1"))) == "a.txt: not a text file in UTF-8; save it as UTF-8"
+        assert read([255, 254, 0]).startswith("a.txt: not a text file in UTF-16;")
+
+
 def test_loudness_has_the_gates_of_bs_1770() -> None:
     """At 100 samples a second, against the formula in numpy: what is quieter than -70 LUFS, or than the mean by 10,
     does not count, so a pause makes no recording quieter. Silence is not lifted, and nothing by more than 40 dB."""

@@ -67,7 +67,7 @@ def test_what_is_kept_is_as_if_its_file_had_been_uploaded(
     facts = until(lambda: (now := client.get(f"/recordings/{kept.json()['id']}").json())["status"] == "ready" and now)
     soundfile.write(tmp_path / "101_live.wav", sound, RATE_HZ, subtype="FLOAT")
     other = upload(client, session, tmp_path / "101_live.wav")
-    own = {"id", "ahead", "added"}
+    own = {"id"}
     assert {k: v for k, v in facts.items() if k not in own} == {k: v for k, v in other.items() if k not in own}
     assert len(facts["cycles"]) > 2
     store = place / "store" / "recordings"
@@ -110,7 +110,7 @@ def test_what_is_wrong_with_live_sound_is_a_sentence(client: httpx.Client, sound
     refused(client.post(f"/live/{live}/sound?at=0", content=b"", headers=BYTES), 422, "0 bytes, expected")
     refused(client.post(f"/live/{live}/sound?at=0", json={}), 415, "expected application/octet-stream")
     refused(client.post(f"/live/{live}/sound?at=-1", content=b"abcd", headers=BYTES), 422, "at:")
-    refused(client.post(f"/live/{live}/keep", json={"name": ""}), 422, "0")  # nothing in it: still there
+    refused(client.post(f"/live/{live}/keep", json={"name": ""}), 422, "101_live: holds no samples")  # still there
     assert send(client, live, 0, sound[:10]).json()["samples"] == 10
     foreign = {**BYTES, "origin": "http://elsewhere.example"}
     refused(client.post(f"/live/{live}/sound?at=0", content=b"abcd", headers=foreign), 403, "another page")
@@ -186,6 +186,7 @@ LEVELS = """(samples) => {
   const { peak_db, rms_db, clipped } = page.levelOf(Float32Array.from(samples));
   return { peak_db, rms_db, clipped, place: page.placeOnMeter(rms_db) };
 }"""
+FINAL = "(states) => states.filter(page.isFinal)"
 
 
 def test_no_sound_is_let_go_of_before_it_was_confirmed() -> None:
@@ -205,6 +206,12 @@ def test_no_sound_is_let_go_of_before_it_was_confirmed() -> None:
     whole = {"at": 0, "samples": [1, 2, 3, 4, 5]}
     assert told == [{"at": 0, "samples": [1, 2, 3]}, whole, None, None, rest, None, {"at": 3, "samples": [4]}]
     assert (found["left"], found["total"]) == (2, 5)
+
+
+def test_a_recording_ends_only_where_its_sound_can_never_be_taken() -> None:
+    """Not where nobody answers (0), the token was renewed, or a proxy or the disk has its troubles."""
+    with script("live_sound.js", FINAL) as final:
+        assert final([0, 401, 403, 404, 408, 409, 413, 421, 422, 429, 500, 502, 503, 504, 507]) == [404, 409, 413, 422]
 
 
 def test_the_meter_by_hand() -> None:

@@ -5,6 +5,7 @@ import json
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -17,6 +18,8 @@ from rales.data import audit_data, icbhi, read_cycles
 from rales.data.event_readers import parse_events
 from rales.data.event_writers import FORMATS
 from rales.data.reader import Cycle, describe_cycle
+from rales.web.routes_segments import why_not_decoded
+from rales.web.security import ApiError
 from rales.web.service import NO_SOUND
 from rales.web.store import Store
 from tests.attack.editors import assert_none_lost
@@ -119,6 +122,18 @@ def test_the_cycles_of_a_session_as_clips(place: Path, client: httpx.Client) -> 
     readme = archive.read("README.txt").decode()
     assert NOTICE in readme
     assert "1 more called unusable and left out" in readme
+
+
+def test_a_clip_that_cannot_be_cut_costs_no_other() -> None:
+    def ensure_sound(recording: str) -> None:
+        if recording != "whole":
+            raise ApiError(int(recording), "the file has changed")
+
+    service: Any = SimpleNamespace(ensure_sound=ensure_sound)
+    found = [why_not_decoded(service, recording) for recording in ("whole", "409")]
+    assert found == ["", "the file has changed"]
+    with pytest.raises(ApiError):  # the decoder is busy: all would be left out
+        why_not_decoded(service, "503")
 
 
 def test_exports_are_data_to_train_on(place: Path, client: httpx.Client, tmp_path: Path) -> None:

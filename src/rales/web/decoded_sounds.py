@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rales.typing import Row
 from rales.web import cycle_edits
+from rales.web.security import ApiError
 from rales.web.store import SOUND, Store
 
 if TYPE_CHECKING:
@@ -57,15 +58,23 @@ class DecodedSounds:
                 service.project.check_unchanged(row)  # while it was decoded
 
     async def decode(self, row: Row, original: Path) -> None:
-        service, place = self.service, self.service.store.place(row["id"])
-        async with service.decoded_file(original, cycle_edits.recording_title(row["path"])) as decoded:
+        async with self.service.decoded_file(original, cycle_edits.recording_title(row["path"])) as decoded:
+            await asyncio.to_thread(self.put_down, row, decoded)
+
+    def put_down(self, row: Row, decoded: Path) -> None:
+        """A folder with the decoded sound of a recording -> its place, where the recording was not removed meanwhile.
+        Errors: ApiError."""
+        store, place = self.service.store, self.service.store.place(row["id"])
+        with store.clearing:
+            standing = store.recording(row["id"], self.service.models.default)
+            if standing is None:
+                raise ApiError(404, "no such recording; it may have been removed")
             place.mkdir(parents=True, exist_ok=True)
             for name in SOUND:
                 (decoded / name).replace(place / name)
-        standing = service.store.recording(row["id"], service.models.default)
-        if row["linked"] and standing and standing["origin"] == "annotation":  # the model is to answer for these cycles
-            lines = [f"{cycle['start_s']}\t{cycle['end_s']}\n" for cycle in standing["original"] or []]
-            (place / "audio.txt").write_text("".join(lines))
+            if row["linked"] and standing["origin"] == "annotation":  # the model is to answer for these cycles
+                lines = [f"{cycle['start_s']}\t{cycle['end_s']}\n" for cycle in standing["original"] or []]
+                (place / "audio.txt").write_text("".join(lines))
 
     async def sweep(self) -> None:
         """Remove what nobody has asked for in a while, again and again."""

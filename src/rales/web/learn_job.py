@@ -24,11 +24,12 @@ from rales.evaluation.predictions import FIGURES
 from rales.files.json_files import read_json
 from rales.files.writers import write_json
 from rales.inference.calibrate import describe_change
-from rales.inference.evaluate import count_named, score_sides
+from rales.inference.evaluate import score_sides
 from rales.inference.load_model import load_model
 from rales.inference.predictor import Predictor
 from rales.recipes.registry import make_recipe
 from rales.typing import IntArray, Probabilities, Row
+from rales.web.learning import find_heard
 from rales.web.model_answers import COVERAGE
 from rales.web.model_registry import MODEL
 
@@ -124,7 +125,7 @@ def compare_models(old: Predictor, new: Predictor, rows: pd.DataFrame, cache_fol
         found = difference[name]
         figures[name]["difference"] = {"value": found["difference"], "low": found["low"], "high": found["high"]}
 
-    known = count_named(rows, old.record.get("split", {}).get("trained_recordings") or ())
+    known = int(find_heard(rows["recording"], old.record.get("split", {}).get("trained_recordings") or ()).sum())
     notes = [f"the old model was trained on {known} of these cycles, so that its figures are too good"] if known else []
     if old.record.get("split", {}).get("trained_recordings") is None:
         notes.append("the old model's record does not tell what it was trained on: these patients may be among them")

@@ -14,7 +14,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Collection
 from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,12 +61,12 @@ def list_confirmed(service: "Service", session: str) -> tuple[pd.DataFrame, list
             left_out.append(f"{cycle_edits.recording_title(row['path'])}: {why}")
         elif cycles:
             rows.append({**row, "cycles": cycles})
-    patients = name_patients(rows)
+    patients, names = name_patients(rows), name_recordings(rows)
     table = pd.DataFrame(
         [
             {
                 **{name: row[name] for name in ("id", "device", "location")},
-                "recording": row["name"],
+                "recording": names[row["id"]],
                 "patient": patients[row["id"]],
                 **{name: cycle[name] for name in ("start_s", "end_s", "label")},
             }
@@ -84,6 +86,25 @@ def name_patients(rows: list[Row]) -> dict[str, str]:
         name = row["patient"] or cycle_edits.recording_title(row["path"])
         found[row["id"]] = owners.setdefault(row["digest"] or row["id"], name)
     return found
+
+
+def name_recordings(rows: list[Row]) -> dict[str, str]:
+    """Recordings (id, path) -> id -> its name with the folders, numbered where others have it too: a manifest with a
+    name twice would get other names, by which nobody could tell later what a model was trained on."""
+    names, taken = dict[str, str](), set[str]()
+    for row in rows:
+        title = cycle_edits.recording_title(row["path"])
+        numbered = (f"{title} ({number})" for number in count(2))
+        names[row["id"]] = next(name for name in chain([title], numbered) if name not in taken)
+        taken.add(names[row["id"]])
+    return names
+
+
+def find_heard(recordings: "pd.Series[str]", digests: Collection[str]) -> "pd.Series[bool]":
+    """Names of `name_recordings`, and `trained_recordings` of a model's record, which knows files of one folder by
+    their name alone -> which of them the model was trained on."""
+    alone = recordings.map(lambda name: name.rpartition("/")[2])
+    return recordings.map(digest_name).isin(digests) | alone.map(digest_name).isin(digests)
 
 
 def hold_out_patients(cycles: pd.DataFrame, heard: set[str], normal: str) -> "pd.Series[str]":
@@ -112,7 +133,9 @@ class Learning:
         self.process: subprocess.Popen[bytes] | None = None
         self.thread: threading.Thread | None = None
         self.stopping = threading.Event()
-        if not self.is_done():  # of a service that was ended; what is done waits for a decision
+        if self.is_done():  # what is done waits for a decision
+            self.clear()
+        else:  # of a service that was ended
             remove_tree(self.folder)
 
     def is_done(self) -> bool:
@@ -152,7 +175,7 @@ class Learning:
         names = record.get("split", {}).get("trained_recordings")
         if names is None:
             return None, ""
-        return set(table.loc[table["recording"].map(digest_name).isin(names), "patient"]), ""
+        return set(table.loc[find_heard(table["recording"], names), "patient"]), ""
 
     def why_not_calibrate(self, table: pd.DataFrame, heard: set[str]) -> str:
         table = table[~table["patient"].isin(heard)]
@@ -188,6 +211,8 @@ class Learning:
         with self.lock:
             if self.state()["status"] in ("running", "done"):
                 raise ApiError(409, "a job is there already; stop it, or use or discard what it has made, first")
+            if self.thread is not None and self.thread.is_alive():  # it would write into the folder of this one
+                raise ApiError(409, "the job that was stopped is still ending; try again in a moment")
             remove_tree(self.folder)
             self.folder.mkdir()
             write_json(self.folder / "task.json", task)
@@ -209,9 +234,13 @@ class Learning:
             with suppress(OSError):
                 write_json(self.folder / "result.json", {"problem": str(sentence)})
         finally:
-            for name in ("sound", "cache", "run"):
-                remove_tree(self.folder / name)
-            (self.folder / "manifest.csv").unlink(missing_ok=True)
+            self.clear()
+
+    def clear(self) -> None:
+        """Remove what a job needs only while it runs: the sound of patients, and what is made of it."""
+        for name in ("sound", "cache", "run"):
+            remove_tree(self.folder / name)
+        (self.folder / "manifest.csv").unlink(missing_ok=True)
 
     def write_manifest(self, table: pd.DataFrame) -> None:
         """The cycles with the paths of their decoded sound, which stays beside the job until it ends: the service keeps
@@ -314,21 +343,22 @@ class Learning:
             if name.lower() in map(str.lower, self.service.models.sources):
                 raise ApiError(409, f"there is a model {name} already; choose another name")
             made = time.strftime("%Y-%m-%d", time.localtime())
-            write_json(self.folder / "learned.json", {"name": name, "origin": describe_origin(state, made)})
-            for file in ("task.json", "result.json", "progress.json"):
-                (self.folder / file).unlink(missing_ok=True)
-            models = self.service.store.folder / "models"
-            models.mkdir(exist_ok=True)
-            self.folder.rename(models / secrets.token_hex(8))
+            place = self.service.store.folder / "models" / secrets.token_hex(8)
+            place.mkdir(parents=True)
+            write_json(place / "learned.json", {"name": name, "origin": describe_origin(state, made)})
+            os.utime(self.folder / MODEL)  # it answers from now on: an older answer of its name is another model's
+            (self.folder / MODEL).rename(place / MODEL)
+            remove_tree(self.folder)
             self.service.models.look()
 
     def remove(self, learned: str) -> None:
-        """Remove a model that was learned. Errors: ApiError where there is none of that id."""
+        """Remove a model that was learned, and what it said. Errors: ApiError where there is none of that id."""
         with self.lock:
-            place = self.service.models.forget(learned)
-            if place is None:
+            model = self.service.models.forget(learned)
+            if model is None:
                 raise ApiError(404, "no such model; it may have been removed, or it was not learned here")
-            remove_tree(place)
+            remove_tree(model.source.parent)
+            self.service.store.change("DELETE FROM scores WHERE model = ?", model.name)
 
 
 def describe_lack(table: pd.DataFrame, least: int) -> str:

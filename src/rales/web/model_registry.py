@@ -61,13 +61,13 @@ class ModelRegistry:
                 self.sources[name if name not in self.sources else f"{name} (runs)"] = str(run)
 
     def is_new(self, run: Path) -> bool:
-        return run.resolve() not in {Path(source).resolve() for source in self.sources.values()}
+        return run.resolve() not in {Path(source).resolve() for source in list(self.sources.values())}
 
     def listed(self) -> list[dict[str, Any]]:
         """-> name, default, recipe and label set of every model; a run whose record cannot be read is left out."""
         self.look()
         found = []
-        for name, source in self.sources.items():
+        for name, source in list(self.sources.items()):  # another request may find a model meanwhile
             if (facts := self.facts(name, source)) is not None:
                 learned = self.learned.get(name)
                 about = {"learned": learned.id, "origin": learned.origin} if learned else {}
@@ -101,13 +101,14 @@ class ModelRegistry:
         """A name of this registry -> what the model's record says. Errors: it cannot be read, or is an artefact's."""
         return read_record(Path(self.sources[name]))
 
-    def forget(self, learned: str) -> Path | None:
-        """Id of a model that was learned -> its folder, to be removed; it is no longer offered. None for another id."""
+    def forget(self, learned: str) -> LearnedModel | None:
+        """Id of a model that was learned -> that model under the name it was offered by, which it is no longer. None
+        for another id."""
         for name, model in list(self.learned.items()):
             if model.id == learned:
                 for known in (self.learned, self.sources, self.told):
                     known.pop(name, None)
-                return model.source.parent
+                return model._replace(name=name)
         return None
 
     def model(self, name: str) -> Predictor:

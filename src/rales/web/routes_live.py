@@ -43,10 +43,7 @@ def add_live_routes(app: "FastAPI", service: Service) -> None:
         """The cycles that have ended so far with the default model's answers, and whether the newest sound can be
         judged: provisional. Not a diagnosis."""
         found = service.live.find(live)
-        model = partial(service.session_model, service.models.default)
-        said: dict[str, Any] = await service.answered(
-            lambda: service.live.judge(live, model()), found.sound, found.name
-        )
+        said: dict[str, Any] = await service.answered(partial(service.judge_live, live), found.sound, found.name)
         return said
 
     @app.post("/live/{live}/keep", response_model=RecordingFacts, status_code=201)

@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 
 
 def add_reader_routes(app: "FastAPI", service: Service) -> None:
-    from fastapi.responses import Response
+    add_names(app, service)
+    add_comparison(app, service)
 
+
+def add_names(app: "FastAPI", service: Service) -> None:
     @app.get("/sessions/{session}/readers", response_model=list[Progress])
     def progress(session: str) -> list[dict[str, Any]]:
         """The readers of a session, and how far each is in each round."""
@@ -63,6 +66,10 @@ def add_reader_routes(app: "FastAPI", service: Service) -> None:
                 raise ApiError(404, f"no reader of this session is called {known!r}")
         except DuplicateReader as error:
             raise ApiError(409, f"{became} is a reader of this session already, and two cannot become one") from error
+
+
+def add_comparison(app: "FastAPI", service: Service) -> None:
+    from fastapi.responses import Response
 
     @app.get("/recordings/{recording}/readings", response_model=list[OtherReading])
     def readings(recording: str, reader: ReaderName = "", round: RoundNumber = 1) -> list[dict[str, Any]]:

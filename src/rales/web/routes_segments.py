@@ -51,6 +51,17 @@ def add_segment_routes(app: "FastAPI", service: Service) -> None:
         return FileResponse(archive, media_type="application/zip", headers=headers, background=task)
 
 
+def why_not_decoded(service: Service, recording: str) -> str:
+    """Have the sound of a recording decoded -> why it cannot be, "" where it is there."""
+    try:
+        service.ensure_sound(recording)
+    except ApiError as error:
+        if error.status == 503:  # the decoder's fault, which would cost every recording
+            raise
+        return error.sentence
+    return ""
+
+
 def write_segments(service: Service, session: Row, place: Path) -> Path:
     """A session -> a zip in the new folder `place`: LABEL/RECORDING_START-END_PROBABILITY.wav, segments.csv and
     README.txt, which says what stands behind the labels and what is left out. Errors: ApiError without a clip."""
@@ -60,10 +71,9 @@ def write_segments(service: Service, session: Row, place: Path) -> Path:
     names = set[str]()
     for row in service.session_rows(session["id"]):
         title = cycle_edits.recording_title(row["path"])
-        if why := why_no_cycles(row) or service.missing_sound(row):
+        if why := why_no_cycles(row) or service.missing_sound(row) or why_not_decoded(service, row["id"]):
             left_out.append(f"{title}: {why}")
             continue
-        service.ensure_sound(row["id"])
         name = choose_unused_name(cycle_edits.safe_path(title), names)
         files[name] = str(service.store.place(row["id"]) / "audio.wav")
         lines = pd.DataFrame(

@@ -40,14 +40,14 @@ PART_S = 0.01  # that lines which have to be made may take of it
 
 def add_page_routes(app: "FastAPI", service: Service) -> None:
     add_sessions(app, service)
+    add_lists(app, service)
     add_recordings(app, service)
     add_sound(app, service)
     add_scores(app, service)
 
 
 def add_sessions(app: "FastAPI", service: Service) -> None:
-    from fastapi import Query, Request
-    from fastapi.responses import Response, StreamingResponse
+    from fastapi.responses import Response
 
     store = service.store
 
@@ -65,6 +65,29 @@ def add_sessions(app: "FastAPI", service: Service) -> None:
     def session(session: str, reader: ReaderName = "", round: RoundNumber = 1) -> Response:
         """A session and its recordings, with how far each of them is, or how far a reader is in it."""
         return content(session, name_reader(reader, round))
+
+    @app.patch("/sessions/{session}", response_model=SessionContent)
+    def rename_session(session: str, given: Name) -> Response:
+        """Give a session another name."""
+        store.rename_session(session, clean_title(given.name))
+        return content(session)
+
+    @app.delete("/sessions/{session}", status_code=204)
+    def remove_session(session: str) -> None:
+        """Remove a session with all of its recordings and annotations."""
+        if not store.remove_session(session):
+            raise no_session()
+        service.live.sweep([each["id"] for each in store.sessions()])
+
+    def content(session: str, who: Who = NOBODY, status: int = 200) -> Response:
+        about = json.dumps(known_session(service, session))
+        lines = b",".join(service.list.part(session, who).lines)
+        return answer_json(b'%s, "recordings": [%s]}' % (about[:-1].encode(), lines), status)
+
+
+def add_lists(app: "FastAPI", service: Service) -> None:
+    from fastapi import Query, Request
+    from fastapi.responses import Response, StreamingResponse
 
     @app.get("/sessions/{session}/recordings", response_model=SessionPart)
     def session_part(
@@ -90,24 +113,6 @@ def add_sessions(app: "FastAPI", service: Service) -> None:
         since = request.headers.get("last-event-id") or since
         told = service.list.follow(session, name_reader(reader, round), since)
         return StreamingResponse(told, media_type="text/event-stream")
-
-    @app.patch("/sessions/{session}", response_model=SessionContent)
-    def rename_session(session: str, given: Name) -> Response:
-        """Give a session another name."""
-        store.rename_session(session, clean_title(given.name))
-        return content(session)
-
-    @app.delete("/sessions/{session}", status_code=204)
-    def remove_session(session: str) -> None:
-        """Remove a session with all of its recordings and annotations."""
-        if not store.remove_session(session):
-            raise no_session()
-        service.live.sweep([each["id"] for each in store.sessions()])
-
-    def content(session: str, who: Who = NOBODY, status: int = 200) -> Response:
-        about = json.dumps(known_session(service, session))
-        lines = b",".join(service.list.part(session, who).lines)
-        return answer_json(b'%s, "recordings": [%s]}' % (about[:-1].encode(), lines), status)
 
 
 def add_recordings(app: "FastAPI", service: Service) -> None:

@@ -32,6 +32,7 @@ COSTLY = (
     "/report",
     "/agreement",
     "/answers",
+    "/learning",
 )  # ends of what is computed anew for every look
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'nonce-{nonce}'; img-src 'self' data: blob:; "

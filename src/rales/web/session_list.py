@@ -6,6 +6,7 @@ A line takes most of a millisecond to make, so of 10,000 recordings each is made
 
 import asyncio
 import json
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -147,9 +148,7 @@ def read_place(place: str) -> tuple[float, str]:
     if not place:
         return FIRST
     added, _, recording = place.partition("_")
-    try:
-        return float(added), recording
-    except ValueError as error:
-        raise ApiError(
-            422, f"after: {place[:60]!r} is no place in the list; send the `next` of an answer, or nothing"
-        ) from error
+    with suppress(ValueError):
+        if math.isfinite(float(added)):
+            return float(added), recording
+    raise ApiError(422, f"after: {place[:60]!r} is no place in the list; send the `next` of an answer, or nothing")

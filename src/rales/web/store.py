@@ -15,6 +15,7 @@ import re
 import secrets
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -136,6 +137,7 @@ class Store:
     def __init__(self, folder: Path, label_set: LabelSet = ICBHI) -> None:
         """`label_set` is that of the model that is served; cycles with other labels stay, but are not shown."""
         self.folder, self.label_set, self.changes = folder, label_set, Changes()
+        self.clearing = threading.Lock()  # the sound of removed recordings, which nobody puts back meanwhile
         make_folder(folder)
         folder.chmod(0o700)  # recordings of patients
         with self.open() as db:
@@ -384,7 +386,8 @@ class Store:
 
         Errors: OSError for what is left, when all else is gone.
         """
-        left = [recording for recording in gone if not remove_tree(self.place(recording))]
+        with self.clearing:
+            left = [recording for recording in gone if not remove_tree(self.place(recording))]
         with self.open() as db:
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         if left:
@@ -614,16 +617,18 @@ class Store:
             db.execute("BEGIN IMMEDIATE")
             if became and db.execute(f"SELECT 1 FROM annotations WHERE {inside}", (became, session)).fetchone():
                 raise DuplicateReader
+            query = f"SELECT DISTINCT recording FROM annotations WHERE {inside}"
+            recordings = [recording for (recording,) in db.execute(query, (reader, session))]
             if became:
-                changed = db.execute(f"UPDATE annotations SET reader = ? WHERE {inside}", (became, reader, session))
+                db.execute(f"UPDATE annotations SET reader = ? WHERE {inside}", (became, reader, session))
             else:
-                changed = db.execute(f"DELETE FROM annotations WHERE {inside}", (reader, session))
-            if changed.rowcount:
+                db.execute(f"DELETE FROM annotations WHERE {inside}", (reader, session))
+            if recordings:
                 db.execute("INSERT INTO reader_changes VALUES (?, ?, ?, ?)", (session, time.time(), reader, became))
-        if changed.rowcount and not became:
+        if recordings and not became:
             self.clear([])  # also from the log of the database
-        self.changes.add()
-        return changed.rowcount > 0
+        self.changes.add(*recordings)
+        return bool(recordings)
 
     def reader_changes(self, session: str) -> list[Row]:
         """-> made, reader and became ("" for removed) of each change, the oldest first."""

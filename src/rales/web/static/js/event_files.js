@@ -6,6 +6,7 @@ import { changeEvents } from "./edits.js";
 import { joined } from "./events.js";
 import { saveNow } from "./saving.js";
 import { EXAMPLE, state, when } from "./state.js";
+import { readText } from "./text_files.js";
 
 const FORMS = { raven: "Raven boxes", audacity: "Audacity", icbhi: "ICBHI events", sprsound: "SPRSound", aoef: "AOEF" };
 
@@ -27,7 +28,7 @@ export function start() {
 
 async function read(file) {
   const { current, limits } = state;
-  const { events, notes } = await call("POST", `/recordings/${current.id}/events`, { name: file.name, text: await file.text() });
+  const { events, notes } = await call("POST", `/recordings/${current.id}/events`, { name: file.name, text: await readText(file) });
   if (state.current?.id !== current.id) return; // another recording was opened meanwhile
   const next = joined(state.events, events, limits.events);
   if (next === null) return alarm(`${file.name}: with its events there would be more than ${limits.events}`);

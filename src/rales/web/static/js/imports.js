@@ -8,6 +8,7 @@ import { refresh } from "./listing.js";
 import { isOpen, openRecording } from "./recordings.js";
 import { saveNow } from "./saving.js";
 import { state } from "./state.js";
+import { readText } from "./text_files.js";
 
 let ready = []; // what is imported if a person says so: {recording, cycles, revision}
 
@@ -42,7 +43,7 @@ async function look({ file, path }) {
   if (alike.length > 1) return { path, notes: [`${alike.length} recordings of this name are in the list; it could belong to each`] };
   const [facts] = alike;
   try {
-    const found = await call("POST", `/recordings/${facts.id}/annotation`, { name: path, text: await file.text() });
+    const found = await call("POST", `/recordings/${facts.id}/annotation`, { name: path, text: await readText(file) });
     return { path, ...found, recording: facts.id, revision: facts.revision, replaced: facts };
   } catch (error) {
     return { path, notes: [error.message] };
@@ -58,9 +59,19 @@ function row({ path, cycles, notes, replaced }) {
     h("td", {}, standing), h("td", {}, notes.join("; ")));
 }
 
+/** Import what a person has said yes to; a file that is refused costs no other. */
 async function take(lines) {
-  for (const { recording, cycles, revision } of lines) await call("POST", "/annotations", { recording, cycles, base: revision });
+  const refused = [];
+  for (const { path, recording, cycles, revision } of lines) {
+    try {
+      await call("POST", "/annotations", { recording, cycles, base: revision });
+    } catch (error) {
+      refused.push(`${path}: ${error.message}`);
+    }
+  }
+  const said = `Annotations imported: ${lines.length - refused.length}`;
+  if (refused.length) alarm(`${said} of ${lines.length}. Refused: ${refused.join("; ")}`);
+  else tell(said);
   await refresh();
   if (isOpen() && lines.some(({ recording }) => recording === state.current?.id)) await openRecording(state.current.id);
-  tell(`Annotations imported: ${lines.length}`);
 }

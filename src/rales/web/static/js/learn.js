@@ -21,6 +21,11 @@ export function start() {
   byId("learn-discard").addEventListener("click", () => act(discard));
   byId("learn-use").addEventListener("click", () => act(use));
   when(["models"], showModels);
+  when(["session"], () => {
+    survey = null; // nothing is begun by what another session holds
+    showWays();
+    if (!byId("learn-view").hidden) act(look);
+  });
 }
 
 export async function show() {
@@ -34,8 +39,10 @@ const act = (doing) => doing().catch((error) => alarm(error.message));
 
 /** Ask what of the session is confirmed, and what the chosen model can learn from it. */
 async function look() {
-  const model = byId("learn-model").value;
-  survey = state.session ? await call("GET", `/sessions/${state.session}/learning?${new URLSearchParams({ model })}`) : null;
+  const [session, model] = [state.session, byId("learn-model").value];
+  const found = session ? await call("GET", `/sessions/${session}/learning?${new URLSearchParams({ model })}`) : null;
+  if (session !== state.session || model !== byId("learn-model").value) return; // asked again meanwhile
+  survey = found;
   byId("learn-note").replaceChildren(...(survey ? surveyWords(survey) : ["No session is open."]).map((said) => h("p", {}, said)));
   byId("learn-counts").replaceChildren(...Object.entries(survey?.classes ?? {}).map(([name, count]) =>
     h("li", {}, colour(h("span", { className: "badge small" }, `${count}`), name), ` ${LABELS.words(name)}`)));

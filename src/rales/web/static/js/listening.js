@@ -1,6 +1,7 @@
 // What one hears: a band-pass of steep slopes, as clinicians use for lung sounds, one loudness for all recordings if that
 // is wanted, and a gain, with a limiter behind it for whatever is not quiet in them. What is exported stays as it is.
 
+import { pause } from "./api.js";
 import { byId, tell } from "./dom.js";
 import { TARGET, gainTo, measureLoudness } from "./loudness.js";
 
@@ -82,12 +83,15 @@ export function setSound(next) {
   retune();
 }
 
-/** Another band, level or sound: measure what is heard, where that is wanted; -> LUFS, null where it is not. */
-export async function retune() {
+/** Another band, level or sound: measure what is heard, where that is wanted and, within `wait_ms`, nothing else is; -> LUFS,
+ * null where it is not. */
+export async function retune(wait_ms = 0) {
   const asked = (turn += 1);
   even_db = 0;
   rewire();
   if (!sound || !isEven()) return null;
+  if (wait_ms) await pause(wait_ms);
+  if (asked !== turn) return null;
   const limits = band();
   const wire = (offline, from) => (limits ? bandPass(offline, from, limits.low_hz, limits.high_hz) : from);
   const lufs = await measureLoudness(sound.samples, sound.rate_hz, wire);

@@ -6,7 +6,7 @@ import { alarm, ask, byId, clock, h } from "./dom.js";
 import { refresh } from "./listing.js";
 import { listInputs, openInput } from "./live_capture.js";
 import { livePicture } from "./live_picture.js";
-import { levelOf, outbox, placeOnMeter } from "./live_sound.js";
+import { isFinal, levelOf, outbox, placeOnMeter } from "./live_sound.js";
 import * as player from "./player.js";
 import { openRecording } from "./recordings.js";
 import { state, when } from "./state.js";
@@ -15,6 +15,7 @@ const PIECE_S = 0.25; // that goes to the service at once
 const MOST = 250_000; // samples of a request, when the service could not be reached for a while
 const AT_ONCE = 15_000; // that a page which is closed can still send
 const CLIPPED_S = 3; // that clipping is said after it happened
+const UNPLUGGED = "The device was unplugged: what it heard until then is here";
 
 let sessionReady = null;
 let live = null; // {id, input, unsent, rate_hz, picture, recording, complete, clipped_s, sending, asking}
@@ -72,9 +73,12 @@ function showButtons() {
 async function begin() {
   byId("live-begin").disabled = true;
   const early = []; // what comes before the service has made room for it
+  let unplugged = false;
   try {
-    const input = await openInput(byId("live-device").value, (samples) => (live ? hear(samples) : early.push(samples)), () =>
-      end("The device was unplugged: what it heard until then is here"));
+    const input = await openInput(byId("live-device").value, (samples) => (live ? hear(samples) : early.push(samples)), () => {
+      unplugged = true; // maybe before there is a recording to end
+      end(UNPLUGGED).catch(fail);
+    });
     try {
       await sessionReady();
       const name = byId("live-name").value.trim() || "live";
@@ -89,6 +93,7 @@ async function begin() {
     live.sending = send(live);
     listen(live);
     fillDevices(); // their names are known now
+    if (unplugged) await end(UNPLUGGED);
   } finally {
     byId("live-begin").disabled = false;
     showButtons();
@@ -121,8 +126,9 @@ function showLevel({ peak_db, rms_db }, now_s) {
   byId("live-meter").setAttribute("aria-valuenow", Number.isFinite(rms_db) ? Math.max(-60, Math.round(rms_db)) : -60);
 }
 
-/** Send what comes until all of it is confirmed; a service that does not answer is asked again. */
+/** Send what comes until all of it is confirmed; a service that does not answer, or cannot take it now, is asked again. */
 async function send(mine) {
+  let held = false;
   const most = () => Math.round(state.limits.duration_s * mine.rate_hz) - (mine.unsent.total - mine.unsent.left);
   while (mine === live && (mine.recording || mine.unsent.left)) {
     const piece = mine.unsent.next(mine.recording ? PIECE_S * mine.rate_hz : 1, Math.min(MOST, most()));
@@ -133,9 +139,12 @@ async function send(mine) {
     }
     try {
       mine.unsent.confirm((await call("POST", `/live/${mine.id}/sound?at=${piece.at}`, piece.samples)).samples);
+      if (held) say("The service takes the sound again.");
+      held = false;
     } catch (error) {
-      if (error.status) return void end(error.message); // which waits for this to return
-      say(`The service does not answer; ${clock(mine.unsent.left / mine.rate_hz)} wait in this page. Leave it open.`);
+      if (isFinal(error.status)) return void end(error.message); // which waits for this to return
+      held = true;
+      say(`${error.message} ${clock(mine.unsent.left / mine.rate_hz)} wait in this page. Leave it open.`);
       await pause(1000);
     }
   }

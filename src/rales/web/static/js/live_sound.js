@@ -18,6 +18,10 @@ export function levelOf(samples) {
 /** Decibels -> the place on a meter from -60 dBFS (0) to full scale (1). */
 export const placeOnMeter = (decibels) => Math.min(1, Math.max(0, 1 + decibels / 60));
 
+/** Status of a refused piece of sound -> whether it would be refused for ever: the recording is gone, has been ended or is
+ * as long as it may be, or the piece is none. Whatever else is wrong may pass, so the sound is held until then. */
+export const isFinal = (status) => [404, 409, 413, 422].includes(status);
+
 /** Sound on its way to the service: nothing is let go of before it was confirmed. */
 export function outbox() {
   let held = []; // pieces behind the sample `from`

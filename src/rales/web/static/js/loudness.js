@@ -1,7 +1,7 @@
 // How loud a sound is as people hear it: ITU-R BS.1770, K-weighting and both gates, of one channel.
 
-const BLOCK_S = 0.4;
 const STEP_S = 0.1;
+const STEPS = 4; // of a block, which begins at every step
 const OFFSET_DB = -0.691; // so that 997 Hz at full scale are -3.01 LUFS
 const QUIETEST = -70; // LUFS of a block that counts
 const BELOW_DB = 10; // under the mean of those, for the second gate
@@ -10,18 +10,24 @@ const MOST_DB = 40; // that anything is lifted by
 
 /** K-weighted samples in -1 to 1 -> LUFS; -Infinity where nothing is louder than -70. */
 export function gatedLoudness(samples, rate_hz) {
-  const [block, step] = [BLOCK_S, STEP_S].map((seconds) => Math.round(seconds * rate_hz));
+  const step = Math.round(STEP_S * rate_hz);
+  const steps = []; // sums of squares
+  for (let from = 0; from + step <= samples.length; from += step) steps.push(energy(samples, from, from + step));
   const powers = [];
-  for (let from = 0; from === 0 || from + block <= samples.length; from += step) {
-    const end = Math.min(from + block, samples.length); // of a sound shorter than a block, all of it
-    let sum = 0;
-    for (let i = from; i < end; i += 1) sum += samples[i] * samples[i];
-    powers.push(sum / Math.max(1, end - from));
-  }
+  for (let first = 0; first + STEPS <= steps.length; first += 1)
+    powers.push(steps.slice(first, first + STEPS).reduce((sum, each) => sum + each) / (STEPS * step));
+  if (!powers.length) powers.push(energy(samples, 0, samples.length) / Math.max(1, samples.length)); // shorter than a block
   const mean = (some) => some.reduce((sum, power) => sum + power, 0) / some.length;
   const loud = powers.filter((power) => toLufs(power) > QUIETEST);
-  const louder = loud.filter((power) => toLufs(power) > toLufs(mean(loud)) - BELOW_DB);
+  const least = toLufs(mean(loud)) - BELOW_DB;
+  const louder = loud.filter((power) => toLufs(power) > least);
   return louder.length ? toLufs(mean(louder)) : -Infinity;
+}
+
+function energy(samples, from, to) {
+  let sum = 0;
+  for (let i = from; i < to; i += 1) sum += samples[i] * samples[i];
+  return sum;
 }
 
 const toLufs = (power) => OFFSET_DB + 10 * Math.log10(power);
@@ -33,7 +39,8 @@ export const gainTo = (lufs) => (Number.isFinite(lufs) ? Math.min(MOST_DB, TARGE
 export async function measureLoudness(samples, rate_hz, wire) {
   const context = new OfflineAudioContext(1, Math.max(1, samples.length), rate_hz);
   const sound = context.createBuffer(1, Math.max(1, samples.length), rate_hz);
-  sound.copyToChannel(Float32Array.from(samples, (sample) => sample / 32768), 0);
+  const scaled = sound.getChannelData(0);
+  for (let i = 0; i < samples.length; i += 1) scaled[i] = samples[i] / 32768; // from() takes 50 times as long
   const source = new AudioBufferSourceNode(context, { buffer: sound });
   wire(context, source)
     .connect(new BiquadFilterNode(context, { type: "highshelf", frequency: 1500, gain: 4 }))

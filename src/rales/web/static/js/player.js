@@ -12,6 +12,8 @@ import { measureLevel, readWav } from "./wav.js";
 const WIDEST_S = 25; // of what is seen when a recording opens
 const CYCLE_SHARE = 0.6; // of the width, for a cycle that is reviewed
 
+const TYPED_MS = 300; // without another key or step, after which a band is what was meant
+
 const media = new Audio();
 let coming = null; // stops the load of a sound that is not there yet
 let address = ""; // of the sound
@@ -32,7 +34,7 @@ export function start() {
     for (const field of document.querySelectorAll(`#${name}, [name=${name}]`))
       field.addEventListener("input", () => {
         if (name === "gain") rewire();
-        else retune();
+        else retune(TYPED_MS);
         update({ band: null }); // the axis shows it
       });
   for (const field of document.querySelectorAll("[name=speed]"))
