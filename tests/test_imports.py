@@ -127,7 +127,7 @@ def test_the_package_and_its_command_come_up_without_the_heavy_packages(module: 
 
 def test_no_public_name_is_that_of_a_module_beside_it() -> None:
     """Whichever is imported first would hide the other."""
-    for package in ("rales", "rales.audio", "rales.models", "rales.data", "rales.evaluation", "rales.export"):
+    for package in ("rales", "rales.audio", "rales.models", "rales.data"):
         found = importlib.import_module(package)
         assert not set(found.__all__) & {module.name for module in pkgutil.iter_modules(found.__path__)}
 
