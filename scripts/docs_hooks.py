@@ -36,7 +36,7 @@ def run_notebook(path: Path) -> tuple[str, dict[str, bytes]]:
 
     Errors: nbclient's, with the cell and its traceback, for a cell that fails.
     """
-    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "work").mkdir()
         commands = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -51,7 +51,7 @@ def run_notebook(path: Path) -> tuple[str, dict[str, bytes]]:
         )
         client.execute(env=env)
     names = {"unique_key": path.stem, "output_files_dir": f"{path.stem}_files"}
-    text, found = MarkdownExporter().from_notebook_node(notebook, resources=names)  # type: ignore[no-untyped-call]
+    text, found = MarkdownExporter().from_notebook_node(notebook, resources=names)
     title, _, rest = text.partition("\n")
     download = f'<a href="{path.name}" download>This page is a notebook: download it.</a>'
     return f"{title}\n\n{download}\n{rest}", found["outputs"]
