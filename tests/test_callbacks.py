@@ -12,7 +12,7 @@ from rales.data import read_cycles
 from rales.errors import UsageError
 from rales.training import finetune, run_folder
 from rales.training.callbacks import Watchers, make_callbacks
-from rales.training.trackers import TRACKERS
+from rales.training.trackers import TRACKERS, last_epoch
 from tests import tiny
 
 WORDS = ("train.epochs=2", "train.batch_size=32", "train.micro_batch=0")
@@ -70,6 +70,7 @@ def test_a_run_that_is_stopped_and_goes_on_is_told_as_its_folder_has_it(
     figures = train()
     train()  # it is finished: nothing to tell
 
+    assert last_epoch(out) == 2  # of what stands under final/
     assert [told[0] for told in seen.told] == ["start", "epoch", "end", "start", "epoch", "end"]
     (_, folder, settings, run_id), again = seen.told[0], seen.told[3]
     assert folder == out

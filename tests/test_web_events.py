@@ -167,10 +167,10 @@ def test_the_line_of_a_reader_is_for_that_reader() -> None:
     """An answer that comes once somebody else reads is not about what is shown."""
     work = """({ asked, reads, round }) => {
       const id = "a";
-      page.update({ reader: asked, round: 1, recordings: [{ id, revision: 0 }] });
+      page.update({ reader: asked, round: 1, recordings: [{ id, revision: 0, changed: 1 }] });
       const who = page.whoReads();
       page.update({ reader: reads, round });
-      page.updateLine({ id, revision: 1 }, who);
+      page.updateLine({ id, revision: 1, changed: 2 }, who);
       return page.state.recordings[0].revision;
     }"""
     with script("state.js", work) as line:

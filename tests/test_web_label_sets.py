@@ -197,6 +197,7 @@ def test_stored_probabilities_of_other_classes_are_no_answer() -> None:
         "revision": 0,
         "origin": "segment",
         "events": "[]",
+        "facts": "{}",
     }
     marked = json.dumps(cycles_of("normal"))
     found = stored_rows.read_recording({**row, "scored": text, "original": marked, "saved": None}, three)
@@ -307,7 +308,7 @@ def test_three_classes_on_the_page(place: Path, client: httpx.Client, browser: B
         ]
         forms = [button.get_attribute("value") for button in page.locator("#export button").all()]
         assert forms == ["csv", "audacity", "raven"]
-        assert options(page, "#show") == ["all", "open", "done", "with rhonchi", "with stridor", "problem"]
+        assert options(page, "#show") == ["all", "open", "done", "ambiguous", "with rhonchi", "with stridor", "problem"]
         expect(page.locator("#label-buttons .label-name")).to_have_text(["Healthy", "Rhonchi", "Stridor"])
         for number, label in enumerate(OWN.classes, start=1):
             page.locator("#rows tr").first.locator("th button").focus()

@@ -213,7 +213,10 @@ def test_decoded_sound_takes_a_share_of_the_room(tmp_path: Path) -> None:
 
 def test_a_reader_who_is_renamed_changes_recordings(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    session, facts = store.new_session("x"), {"duration_s": 1, "rate_hz": 1, "channels": 1, "notes": [], "digest": ""}
+    session, facts = (
+        store.new_session("x"),
+        {"duration_s": 1, "rate_hz": 1, "channels": 1, "notes": [], "digest": "", "said": {}},
+    )
     read, other = (store.link_recording(session, f"{name}.wav", f"{name}.wav", facts, None) for name in "ab")
     store.annotate(read, [], who=Who("Anna"))
     store.annotate(other, [], who=Who("Ben"))

@@ -45,8 +45,8 @@ def test_a_recording_from_upload_to_export(place: Path, client: httpx.Client) ->
     assert (saved.status_code, saved.json()["revision"]) == (201, 1)
     detail = client.get(f"/recordings/{facts['id']}").json()
     assert detail["cycles"] == [
-        {"start_s": 0.0, "end_s": 1.0, "label": "wheeze", "confirmed": False, "unusable": False},
-        {"start_s": 2.0, "end_s": 3.457, "label": "both", "confirmed": True, "unusable": False},
+        {"start_s": 0.0, "end_s": 1.0, "label": "wheeze", "confirmed": False, "unusable": False, "note": ""},
+        {"start_s": 2.0, "end_s": 3.457, "label": "both", "confirmed": True, "unusable": False, "note": ""},
     ]
     (line,) = client.get(f"/sessions/{session}").json()["recordings"]
     assert (line["edited"], line["findings"]["both"], line["findings"]["normal"]) == (True, 1, 0)
@@ -204,7 +204,7 @@ def test_what_nobody_has_confirmed_or_answered_for_is_said(place: Path, client: 
 
 
 def cycles_of(label: str, confirmed: bool = True) -> list[dict[str, Any]]:
-    return [{"start_s": 0.5, "end_s": 1.5, "label": label, "confirmed": confirmed, "unusable": False}]
+    return [{"start_s": 0.5, "end_s": 1.5, "label": label, "confirmed": confirmed, "unusable": False, "note": ""}]
 
 
 def test_a_save_from_an_older_revision_overwrites_nothing(place: Path, client: httpx.Client) -> None:
@@ -322,7 +322,7 @@ def test_it_is_all_there_after_a_restart_and_what_waited_is_worked_off(place: Pa
     with served(place, folder=tmp_path) as client:
         session = new_session(client, "Night")
         facts = upload(client, session, recording(place))
-        cycles = [{"start_s": 0.5, "end_s": 1.25, "label": "crackle", "confirmed": True, "unusable": False}]
+        cycles = [{"start_s": 0.5, "end_s": 1.25, "label": "crackle", "confirmed": True, "unusable": False, "note": ""}]
         client.post("/annotations", json={"recording": facts["id"], "cycles": cycles})
         client.patch(f"/recordings/{facts['id']}", json={"reviewed": True})
     store = Store(tmp_path)
@@ -560,7 +560,7 @@ WHEEZE = {"kind": "wheeze", "start_s": 0.45, "end_s": 0.85, "low_hz": 720.0, "hi
 CRACKLE = {"kind": "fine crackle", "start_s": 1.38, "end_s": 1.38, "low_hz": None, "high_hz": None}
 TURN = {"kind": "expiration", "start_s": 1.2, "end_s": 1.2, "low_hz": None, "high_hz": None}
 EVENTS = [WHEEZE, TURN, CRACKLE]
-ONE_CYCLE = [{"start_s": 0.25, "end_s": 2.0, "label": "both", "confirmed": True, "unusable": False}]
+ONE_CYCLE = [{"start_s": 0.25, "end_s": 2.0, "label": "both", "confirmed": True, "unusable": False, "note": ""}]
 
 
 @pytest.fixture(scope="module")

@@ -107,11 +107,6 @@ def predict(
         Go on until Ctrl-C: answer recordings as they arrive in the folders given, each once, as soon as it is whole,
         and add its rows to --out (CSV). The same command goes on where it stopped.
     """
-    from rales.data.recording_annotations import is_named_source
-    from rales.export.load import AUTO_ENGINE_MIN_RECORDINGS, load_with_engine
-    from rales.inference import audio_reader, prediction_writers
-    from rales.inference.predictor import make_tables
-
     if bool(paths) == (manifest is not None):
         raise UsageError("expected paths of recordings, or --manifest with a list of them")
 
@@ -128,24 +123,46 @@ def predict(
         return predict_arriving(paths, model, out, refused, json, engine=engine, device=device, **decided)
     if urls:
         raise UsageError("--urls: is for the addresses in a --manifest; those given as paths are asked anyway")
+    return predict_now(paths, model, out, format, (status, summary), json, engine=engine, device=device, **decided)
 
-    form = check_prediction_format(out, format, status, summary)
+
+def predict_now(
+    paths: tuple[str, ...],
+    model: str | None,
+    out: Path | None,
+    form: str | None,
+    beside: tuple[Path | None, Path | None],
+    as_json: bool,
+    *,
+    engine: str,
+    device: str | None,
+    cycles: str,
+    quality: bool,
+    **decision: Any,
+) -> int:
+    """The job of `predict` over recordings that are there; `beside` are the files of --status and --summary."""
+    from rales.data.recording_annotations import is_named_source
+    from rales.export.load import AUTO_ENGINE_MIN_RECORDINGS, load_with_engine
+    from rales.inference import audio_reader, prediction_writers
+    from rales.inference.predictor import make_tables
+
+    form, (status, summary) = check_prediction_format(out, form, *beside), beside
     sources, where = audio_reader.find_sources(paths, cycles)
     named = [path for path in paths if is_named_source(path)]
     check_prediction_files(out, form, status, summary, sources, named, model)
+
     if len(sources) >= AUTO_ENGINE_MIN_RECORDINGS:
         limit_threads(1)  # and recordings side by side: the threads of a small network mostly wait
     classifier = load_with_engine(model, engine, device or "auto", recordings=len(sources), tell=print_message)
-    decision = classifier.decision(min_confidence, threshold, sets)
-    collected = PredictionSummary(cycles=json or out is None, label_set=classifier.label_set, notice=decision.notice)
+    decided = classifier.decision(**decision)
+    collected = PredictionSummary(cycles=as_json or out is None, label_set=classifier.label_set, notice=decided.notice)
     collected.pooling = classifier.calibration.get("recordings")
 
-    gate = quality == "on"
     files = prediction_writers.open_predictions(out, form, sources) if out else nullcontext()
     with files as append:  # each table is written as it comes, so that there is never a list of all cycles
-        answers = classifier.answers(sources, collected.problems, decision, cycles=where, quality=gate, progress=True)
+        answers = classifier.answers(sources, collected.problems, decided, cycles=where, quality=quality, progress=True)
         for table, state in answers:
-            collected.add(table, state, append(*make_tables(table, state, decision)) if append else [])
+            collected.add(table, state, append(*make_tables(table, state, decided)) if append else [])
     if out:
         print_message(collected.sentence())
     if status is not None:
@@ -153,8 +170,8 @@ def predict(
     if summary is not None:
         prediction_writers.write_table([collected.summary_table()], summary)
 
-    about = {"calibration": classifier.calibration or None, "notice": decision.notice, "model": classifier.digest}
-    return print_predictions(collected, about, as_json=json, in_file=out is not None, summarised=summary is not None)
+    about = {"calibration": classifier.calibration or None, "notice": decided.notice, "model": classifier.digest}
+    return print_predictions(collected, about, as_json=as_json, in_file=out is not None, summarised=summary is not None)
 
 
 def print_predictions(

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rales.training import run_folder
+
 PROJECT = "rales"
 
 
@@ -20,7 +22,7 @@ class TensorBoardCallback:
     def start_run(self, folder: Path, settings: Mapping[str, Any], run_id: str) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer, self.epoch = SummaryWriter(folder / "tensorboard"), 0
+        self.writer, self.epoch = SummaryWriter(folder / "tensorboard"), last_epoch(folder)
         rows = [f"| {name} | {value} |" for name, value in settings.items()]
         self._add_text("settings", "\n".join(["| setting | value |", "|---|---|", *rows]))
         self._add_text("run_folder", str(folder.resolve()))
@@ -70,10 +72,9 @@ class MlflowCallback:
         from mlflow import MlflowClient
         from mlflow.entities import Param
 
-        self.client, self.epoch = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or Path("mlruns").as_posix()), 0
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
-        known = self.client.get_experiment_by_name(name)
-        experiment = known.experiment_id if known else self.client.create_experiment(name)
+        self.client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or Path("mlruns").as_posix())
+        self.epoch = last_epoch(folder)
+        experiment = self._find_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
         if before := self.client.search_runs([experiment], f"tags.rales_run = '{run_id}'"):
             self.run_id = before[0].info.run_id
             return
@@ -82,6 +83,19 @@ class MlflowCallback:
         params = [Param(name, str(value)[:500]) for name, value in settings.items()]
         for start in range(0, len(params), 100):  # as many as it takes at a time
             self.client.log_batch(self.run_id, params=params[start : start + 100])
+
+    def _find_experiment(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        known = self.client.get_experiment_by_name(name)
+        if known is None:
+            try:
+                return str(self.client.create_experiment(name))
+            except MlflowException:  # another run of a sweep has made it just now
+                known = self.client.get_experiment_by_name(name)
+                if known is None:
+                    raise
+        return str(known.experiment_id)
 
     def end_epoch(self, epoch: int, figures: Mapping[str, float]) -> None:
         from mlflow.entities import Metric
@@ -104,7 +118,7 @@ class TrackioCallback:
         config = {**settings, "run_folder": str(folder.resolve())}
         quiet: dict[str, Any] = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
         self.run = trackio.init(PROJECT, f"{folder.name}-{run_id[:6]}", config=config, resume="allow", **quiet)
-        self.epoch = 0
+        self.epoch = last_epoch(folder)
 
     def end_epoch(self, epoch: int, figures: Mapping[str, float]) -> None:
         self.epoch = epoch
@@ -113,6 +127,11 @@ class TrackioCallback:
     def end_run(self, figures: Mapping[str, float], *, finished: bool) -> None:
         self.run.log({f"final/{name}": value for name, value in figures.items()}, step=self.epoch)
         self.run.finish()
+
+
+def last_epoch(folder: Path) -> int:
+    """Run folder -> the epoch that it has come to, at which figures of its end are put if no other follows."""
+    return max((line["epoch"] for line in run_folder.read_metrics(folder)), default=0)
 
 
 TRACKERS: dict[str, type[Any]] = {  # by the name of the package, which is that of the extra, too
