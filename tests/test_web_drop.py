@@ -230,7 +230,8 @@ PAIR = """({ paths, listed }) => {
   const files = paths.map((path) => ({ path }));
   const { sounds, late, refused } = page.paired(files, [".wav", ".mp3"], listed ?? []);
   const all = ({ sound, text, events }) => [sound, text, ...(events ? [events] : [])];
-  return { pairs: sounds.map((each) => all(each).map((file) => file?.path ?? null)), late: late.map((file) => file.path), refused };
+  const pairs = sounds.map((each) => all(each).map((file) => file?.path ?? null));
+  return { pairs, late: late.map((file) => file.path), refused };
 }"""
 
 
