@@ -32,8 +32,8 @@ class ConvMelPower(nn.Module):
     channels: a frame is a few whole blocks, and processors multiply many channels faster than one. Bins that no mel
     filter hears are left out.
 
-    Summed in float32 as it is, a loud tone's rounding fills the empty bands, with up to 1e-10 of its power. With `split`
-    samples and weights are split into a coarse part of 8 and 9 bits, whose sums are whole numbers below 2**24 and hence
+    Summed in float32 as it is, a loud tone's rounding fills the empty bands, with up to 1e-10 of its power. With
+    `split` samples and weights have a coarse part of 8 and 9 bits, whose sums are whole numbers below 2**24 and hence
     exact, and a small rest: three times the work. That holds for samples up to 1; louder ones lose it bit by bit.
     """
 
