@@ -37,8 +37,8 @@ def bf16_is_faster(device: str = "cpu") -> bool:
     """Device type -> whether bfloat16 computes faster there than float32; asked once a process.
 
     Nothing is timed, so that two runs on one machine, busy or not, compute alike. A CUDA device is asked for its
-    ability. A processor without bf16 units multiplies bfloat16 several times slower than float32, one with them 2 to 6 times
-    faster. Other devices stay in float32.
+    ability. A processor without bf16 units multiplies bfloat16 several times slower than float32, one with them 2 to
+    6 times faster. Other devices stay in float32.
     """
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
