@@ -1,22 +1,30 @@
 // The service: JSON in and out; its sentences become errors.
 
 export class Refused extends Error {
-  constructor(status, sentence) {
-    super(sentence);
+  constructor(status, message) {
+    super(message);
     this.status = status;
   }
 }
 
-/** Method, path and body (an object for JSON, FormData for files, numbers for bytes) -> the answer. Errors: Refused. */
+/**
+ * Method, path and body (an object for JSON, FormData for files, numbers for bytes) -> the answer. Errors: Refused.
+ * @template {string} Method
+ * @template {string} Path
+ * @param {Method} method
+ * @param {Path} path
+ * @param {FormData | ArrayBufferView<ArrayBuffer> | object} [body]
+ * @returns {Promise<Service.Answer<`${Method} ${Path}`>>}
+ */
 export async function call(method, path, body) {
   const [files, numbers] = [body instanceof FormData, ArrayBuffer.isView(body)];
-  const options = { method };
+  const options = /** @type {RequestInit} */ ({ method });
   if (body !== undefined) {
-    options.body = files || numbers ? body : JSON.stringify(body);
+    options.body = files || numbers ? /** @type {BodyInit} */ (body) : JSON.stringify(body);
     if (!files) options.headers = { "content-type": numbers ? "application/octet-stream" : "application/json" };
   }
   const answer = await fetched(path, options);
-  return answer.status === 204 ? null : answer.json();
+  return answer.status === 204 ? /** @type {any} */ (null) : answer.json();
 }
 
 /** Path -> the answer as bytes, and its headers; `signal` gives up. */

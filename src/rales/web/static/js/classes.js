@@ -79,7 +79,7 @@ function shortNames(names) {
   return found;
 }
 
-const told = globalThis.document?.querySelector("meta[name=labels]");
+const told = /** @type {HTMLMetaElement | null} */ (globalThis.document?.querySelector("meta[name=labels]"));
 export const LABELS = labelSet(told ? JSON.parse(told.content) : ICBHI);
 
 /** An element gets the colour of a label, as `--class` and, for what is written on it, `--on-class`. */

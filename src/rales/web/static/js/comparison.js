@@ -10,8 +10,8 @@ import { saveNow } from "./saving.js";
 import { state, update } from "./state.js";
 import { showView } from "./views.js";
 
-let progress = [];
-let changes = []; // of readers' names
+let progress = /** @type {Service.Progress[]} */ ([]);
+let changes = /** @type {Service.ReaderChange[]} */ ([]); // of readers' names
 
 export function start() {
   byId("compare-round").addEventListener("change", () => compare().catch((error) => alarm(error.message)));
@@ -21,12 +21,13 @@ export function start() {
 
 export async function show() {
   await saveNow();
-  const told = (path) => (state.session ? call("GET", `/sessions/${state.session}/readers${path}`) : []);
-  [progress, changes] = await Promise.all([told(""), told("/changes")]);
+  const { session } = state;
+  [progress, changes] = !session ? [[], []] : await Promise.all([
+    call("GET", `/sessions/${session}/readers`), call("GET", `/sessions/${session}/readers/changes`)]);
   const rounds = [...new Set([...progress.map(({ round }) => round), state.round])].sort((a, b) => a - b);
   const before = Number(byId("compare-round").value) || state.round;
-  byId("compare-round").replaceChildren(...rounds.map((round) => h("option", { value: round }, `${round}`)));
-  byId("compare-round").value = rounds.includes(before) ? before : state.round;
+  byId("compare-round").replaceChildren(...rounds.map((round) => h("option", { value: `${round}` }, `${round}`)));
+  byId("compare-round").value = `${rounds.includes(before) ? before : state.round}`;
   showProgress();
   await compare();
 }
@@ -70,8 +71,8 @@ async function compare() {
   const readers = progress.filter((each) => each.round === round);
   update({ compared: round });
   const found = readers.length > 1
-    ? await call("GET", `/sessions/${state.session}/agreement?${new URLSearchParams({ reader: state.reader, round })}`)
-    : { cycles: 0, findings: {}, pairs: [], differences: [], readers: [] };
+    ? await call("GET", `/sessions/${state.session}/agreement?${new URLSearchParams({ reader: state.reader, round: `${round}` })}`)
+    : /** @type {Service.Agreement} */ (/** @type {unknown} */ ({ cycles: 0, findings: {}, pairs: [], differences: [], readers: [] }));
   byId("readers-note").textContent = readers.length < 2
     ? "Agreement needs two readers in a round: choose one at the top left, and label."
     : found.cycles ? `Decided by two readers or more: ${found.cycles} cycles; patients: ${found.patients}.` : "No cycle has been decided by two readers yet.";
@@ -128,8 +129,8 @@ async function settle() {
   const round = Number(byId("compare-round").value);
   const { settled, recordings, differ } = await call("POST", `/sessions/${state.session}/settle`, { round });
   tell(`Labels taken: ${settled}`);
-  const open = state.current?.id;
+  const id = state.current?.id;
   await refresh();
-  if (open) await openRecording(open);
+  if (id) await openRecording(id);
   byId("readers-note").textContent = `Taken as confirmed: ${settled} (recordings: ${recordings}). Left to review, as readers differ: ${differ}.`;
 }

@@ -1,18 +1,37 @@
 // Elements: find them, make them from text only, speak to the person.
 
-export const byId = (id) => document.getElementById(id);
+/**
+ * -> an element of index.html.
+ * @template {keyof PageElements} Id
+ * @param {Id} id
+ * @returns {PageElements[Id]}
+ */
+export const byId = (id) => /** @type {any} */ (document.getElementById(id));
 
-/** Tag, properties and children -> element. Strings become text, so no file name can become markup. */
-export function h(tag, properties = {}, ...children) {
+/**
+ * Tag, properties and children -> element. Strings become text, so no file name can become markup.
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Properties<Tag>} properties
+ * @param {(Node | string | null | undefined)[]} children
+ * @returns {HTMLElementTagNameMap[Tag]}
+ */
+export function h(tag, properties = /** @type {Properties<Tag>} */ ({}), ...children) {
   const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) {
+  for (const [name, value] of Object.entries(/** @type {Record<string, any>} */ (properties))) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name in element && name !== "list") element[name] = value;
+    else if (name in element && name !== "list") Object.assign(element, { [name]: value });
     else element.setAttribute(name, value);
   }
   element.append(...children.filter((child) => child !== null && child !== undefined));
   return element;
 }
+
+/** -> the element that has the focus. */
+export const focused = () => /** @type {HTMLElement | null} */ (document.activeElement);
+
+/** The name of some radio buttons -> the value of the chosen one. */
+export const chosenOf = (name) => /** @type {HTMLInputElement} */ (document.querySelector(`[name=${name}]:checked`)).value;
 
 /** Say something to a screen reader without taking the focus. */
 export function say(sentence) {

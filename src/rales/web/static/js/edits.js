@@ -10,7 +10,7 @@ const MOST_STEPS = 500;
 
 const past = []; // steps {recording, before, after}, of all recordings of the session in the order they were made
 const future = [];
-let open = async () => {};
+let open = /** @type {(id: string) => Promise<void>} */ (async () => {});
 let leading = false;
 
 /** `openRecording(id)` resolves once a recording can be heard: a step is taken back where it was made. */

@@ -16,13 +16,12 @@ const NEW_HZ = [200, 800];
 /** What the rules of events must know of the recording. */
 export const about = () => ({ cycles: state.cycles, duration_s: state.current.duration_s, most: state.limits.events });
 
-/** The kind that is marked next, kept by the browser. */
-export const kindToMark = () => (byId("event-kind").value in KINDS ? byId("event-kind").value : "wheeze");
+/** @returns {EventKind} */
+const known = (kind) => (kind in KINDS ? kind : "wheeze");
 
-export function keptKind() {
-  const kept = localStorage.getItem(KEPT);
-  return kept in KINDS ? kept : "wheeze";
-}
+/** The kind that is marked next, kept by the browser. */
+export const kindToMark = () => known(byId("event-kind").value);
+export const keptKind = () => known(localStorage.getItem(KEPT) ?? "");
 
 export function chooseKind(kind) {
   byId("event-kind").value = kind;

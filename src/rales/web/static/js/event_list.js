@@ -2,16 +2,17 @@
 // for screen readers; and whether the label of the cycle agrees with them.
 
 import { LABELS } from "./classes.js";
-import { byId, h } from "./dom.js";
+import { byId, focused, h } from "./dom.js";
 import { changeEvents } from "./edits.js";
 import { chooseKind, keptKind, markHere, removeEvent, select, setMarking, takeLabel } from "./event_acts.js";
 import { KINDS, cycleAt, disagreement, extent, inCycle, resize, setBand, setKind } from "./events.js";
 import { selectedCycle, state, update, when } from "./state.js";
 
+/** @typedef {"start_s" | "end_s" | "low_hz" | "high_hz"} Edge */
 // edge, words, step of the arrows, decimals
-const FIELDS = [
+const FIELDS = /** @type {[Edge, string, number, number][]} */ ([
   ["start_s", "From, s", 0.005, 3], ["end_s", "To, s", 0.005, 3], ["low_hz", "Low, Hz", 10, 1], ["high_hz", "High, Hz", 10, 1],
-];
+]);
 const BAND = { low_hz: 200, high_hz: 800 }; // to begin with, for one that had none
 
 export function start() {
@@ -30,10 +31,10 @@ function show() {
   const cycle = selectedCycle();
   const here = cycle ? inCycle(state.events, cycle) : [];
   const outside = state.events.filter((event) => !cycleAt(state.cycles, (event.start_s + event.end_s) / 2));
-  const focused = document.activeElement?.closest("#event-list") ? document.activeElement.dataset.field : null;
+  const field = focused()?.closest("#event-list") ? focused()?.dataset.field : null;
   byId("event-list").replaceChildren(...[...here, ...outside].map(entry));
   byId("no-events").hidden = here.length + outside.length > 0;
-  if (focused) byId("event-list").querySelector(`[data-field="${focused}"]`)?.focus();
+  if (field) byId("event-list").querySelector(`[data-field="${field}"]`)?.focus();
   const said = cycle && disagreement(cycle, state.events);
   byId("disagrees").hidden = !said;
   byId("disagrees-words").textContent = said ? `Its events say ${LABELS.words(said).toLowerCase()}` : "";

@@ -1,7 +1,7 @@
 // What the mouse or a finger does to events on the picture: mark one, select it, move it or one of its edges. Comes before
 // pointing.js, which gets what is none of that.
 
-import { byId } from "./dom.js";
+import { byId, focused } from "./dom.js";
 import { changeEvents } from "./edits.js";
 import { about, made } from "./event_acts.js";
 import { KINDS, add, move, resize } from "./events.js";
@@ -46,7 +46,7 @@ function begin(event) {
 function follow(event, make, finish, { click = false } = {}) {
   event.stopImmediatePropagation();
   event.preventDefault(); // selects no text
-  document.activeElement?.blur?.();
+  focused()?.blur();
   const zone = byId("sight");
   zone.setPointerCapture(event.pointerId);
   const { events, current } = state;
@@ -65,14 +65,14 @@ function follow(event, make, finish, { click = false } = {}) {
   };
   const ended = (at) => {
     if (at.pointerId !== event.pointerId) return;
-    for (const [kind, act] of listeners) zone.removeEventListener(kind, act);
+    for (const [kind, act] of Object.entries(listeners)) zone.removeEventListener(kind, act);
     if (isOver()) return;
     if (shown !== events) update({ events }); // so that an undo comes back to here
     if (at.type !== "pointerup" || !(far || click)) return;
     finish(far ? last : make(placeOf(at)));
   };
-  const listeners = [["pointermove", moved], ["pointerup", ended], ["pointercancel", ended]];
-  for (const [kind, act] of listeners) zone.addEventListener(kind, act);
+  const listeners = { pointermove: moved, pointerup: ended, pointercancel: ended };
+  for (const [kind, act] of Object.entries(listeners)) zone.addEventListener(kind, act);
 }
 
 /** A click selects the event under it, or none; a drag from there is one of pointing.js. */

@@ -21,7 +21,10 @@ export function start() {
     ...Object.entries(PLACES).map(([value, words]) => h("option", { value }, words)));
   byId("chest").append(...Object.entries(PLACES).map(([value, words]) => h("label", { className: `site ${value}`, title: words },
     h("input", { type: "radio", name: "site", value, "aria-label": words, onchange: () => say("location", value) }))));
-  for (const field of Object.keys(FIELDS)) byId(`fact-${field}`).addEventListener("input", ({ target }) => say(field, target.value));
+  for (const field of Object.keys(FIELDS)) {
+    const input = byId(`fact-${field}`);
+    input.addEventListener("input", () => say(field, input.value));
+  }
   byId("fact-of-name").addEventListener("click", () => Object.entries(state.current.named).forEach(([field, text]) => text && say(field, text)));
   when(["current", "reader"], show);
   when(["recordings", "current"], follow);

@@ -73,7 +73,7 @@ const minutes = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.round(se
 /** -> the smallest of 1, 2 and 5 times a power of ten that is not below `least`. */
 function roundStep(least) {
   const power = 10 ** Math.floor(Math.log10(least));
-  return [1, 2, 5, 10].map((each) => each * power).find((step) => step >= least * (1 - 1e-9));
+  return ([1, 2, 5].find((each) => each * power >= least * (1 - 1e-9)) ?? 10) * power;
 }
 
 // Frequency. A scale is {kind, low_hz, high_hz}; a place on it is 0 at the bottom and 1 at the top.

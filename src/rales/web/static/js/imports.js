@@ -41,6 +41,7 @@ export async function preview(files) {
 async function look({ file, path }) {
   const alike = state.recordings.filter((facts) => withoutSuffix(facts.path).toLowerCase() === withoutSuffix(path).toLowerCase());
   if (alike.length > 1) return { path, notes: [`${alike.length} recordings of this name are in the list; it could belong to each`] };
+  if (!alike.length) return { path, notes: ["its recording is not in the list any more"] };
   const [facts] = alike;
   try {
     const found = await call("POST", `/recordings/${facts.id}/annotation`, { name: path, text: await readText(file) });

@@ -12,9 +12,9 @@ import { selectedCycle, state, when } from "./state.js";
 export function start() {
   when(["cycles", "selected", "scores", "model", "compare", "threshold", "current", "readings"], show);
   when(["reviewing", "cycles"], showReview);
-  byId("cycle-note").addEventListener("change", ({ target }) => {
+  byId("cycle-note").addEventListener("change", () => {
     const cycle = selectedCycle();
-    if (cycle) change(setNote(state.cycles, cycle.id, target.value.trim()), "Note on the cycle", cycle.id);
+    if (cycle) change(setNote(state.cycles, cycle.id, byId("cycle-note").value.trim()), "Note on the cycle", cycle.id);
   });
 }
 
@@ -26,13 +26,13 @@ function show() {
   if (!cycle) {
     byId("cycle-title").textContent = state.cycles.length ? "No cycle is selected" : "No cycles";
     byId("cycle-times").textContent = "";
-    for (const id of ["label-buttons", "said-by"]) byId(id).replaceChildren();
+    for (const id of /** @type {const} */ (["label-buttons", "said-by"])) byId(id).replaceChildren();
     return;
   }
   byId("cycle-title").textContent = `Cycle ${state.cycles.indexOf(cycle) + 1} of ${state.cycles.length}`;
   byId("cycle-times").textContent = `${cycle.start_s.toFixed(3)}–${cycle.end_s.toFixed(3)} s`;
   const [first, second] = [state.model, state.compare].map((model) => state.scores[model]?.[timeKey(cycle)]);
-  const focused = document.activeElement?.matches("#label-buttons :focus-visible") ? document.activeElement.value : null;
+  const focused = /** @type {HTMLButtonElement | null} */ (document.querySelector("#label-buttons :focus-visible"))?.value ?? null;
   const names = LABELS.independent ? [...LABELS.classes, LABELS.normal] : LABELS.classes;
   byId("label-buttons").replaceChildren(...names.map((name, index) => labelButton(cycle, name, index, first, second)));
   if (focused !== null) byId("label-buttons").querySelector(`[value="${focused}"]`)?.focus();

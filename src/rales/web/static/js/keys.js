@@ -79,7 +79,7 @@ export function start() {
   byId("keys-on").addEventListener("change", () => localStorage.setItem("rales-keys", byId("keys-on").checked ? "on" : "off"));
   addEventListener("keydown", pressed);
   // what was pressed with the mouse gives the keys back, so that Enter and Space mean what they say here
-  addEventListener("click", (event) => event.pointerType && event.target.closest(".bench button, .segments input")?.blur());
+  addEventListener("click", ({ pointerType, target }) => pointerType && /** @type {Element} */ (target).closest(".bench button, .segments input")?.blur());
 }
 
 function pressed(event) {
@@ -126,7 +126,7 @@ function confirm(cycle) {
 }
 
 function nextBand() {
-  const bands = [...document.querySelectorAll("[name=band]")].slice(0, -1); // without one's own
+  const bands = [...document.querySelectorAll(/** @type {"input"} */ ("[name=band]"))].slice(0, -1); // without one's own
   bands[(bands.findIndex((each) => each.checked) + 1) % bands.length].click();
 }
 

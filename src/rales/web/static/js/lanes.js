@@ -22,8 +22,8 @@ function show() {
   const file = state.current?.annotated ?? [];
   byId("file-row").hidden = !file.length;
   byId("compare-row").hidden = !state.compare;
-  byId("compare-row").firstElementChild.textContent = state.compare;
-  byId("file-row").firstElementChild.textContent = state.current?.source === "simulated" ? "Known" : "File";
+  byId("compare-row").children[0].textContent = state.compare;
+  byId("file-row").children[0].textContent = state.current?.source === "simulated" ? "Known" : "File";
   if (!width || !state.current) return;
   const seen = (cycles) => cycles
     .map((cycle, index) => ({ cycle, index, left: xOf(state.view, width, cycle.start_s), right: xOf(state.view, width, cycle.end_s) }))
@@ -70,8 +70,7 @@ function ofFile(place) {
 }
 
 function ofReader(place) {
-  const { label, unusable } = place.cycle;
-  return unusable ? block(place, null, "of-file", "×", "unusable") : ofFile(place);
+  return place.cycle.unusable ? block(place, null, "of-file", "×", "unusable") : ofFile(place);
 }
 
 function ofModel(place, model) {

@@ -2,7 +2,7 @@
 
 import { call } from "./api.js";
 import { LABELS, colour } from "./classes.js";
-import { alarm, ask, byId, h, tell } from "./dom.js";
+import { alarm, ask, byId, chosenOf, h, tell } from "./dom.js";
 import { figureWords, outcomeWords, progressWords, surveyWords } from "./learn_words.js";
 import { refresh as refreshModels } from "./models.js";
 import { saveNow } from "./saving.js";
@@ -10,8 +10,8 @@ import { state, when } from "./state.js";
 
 const LOOK_MS = 1000;
 let timer = 0;
-let survey = null;
-let job = { status: "none" };
+let survey = /** @type {Service.Survey | null} */ (null);
+let job = /** @type {Service.Job} */ ({ status: "none" });
 
 export function start() {
   byId("learn-model").addEventListener("change", () => look().catch((error) => alarm(error.message)));
@@ -51,7 +51,7 @@ async function look() {
 
 function showWays() {
   const busy = job.status === "running" ? "A job is at work." : job.status === "done" ? "Use or discard what was learned first." : "";
-  for (const kind of ["calibrate", "train"]) {
+  for (const kind of /** @type {const} */ (["calibrate", "train"])) {
     const why = survey ? busy || survey[kind] : "";
     byId(`learn-${kind}`).disabled = !survey || Boolean(why);
     byId(`learn-${kind}-why`).textContent = why;
@@ -105,7 +105,7 @@ async function begin(asked) {
 }
 
 async function train() {
-  const learns = document.querySelector("[name=learns]:checked").value;
+  const learns = chosenOf("learns");
   await begin({ kind: "train", learns, epochs: Math.round(Number(byId("learn-epochs").value)) || 30 });
 }
 

@@ -2,7 +2,7 @@
 // is wanted, and a gain, with a limiter behind it for whatever is not quiet in them. What is exported stays as it is.
 
 import { pause } from "./api.js";
-import { byId, tell } from "./dom.js";
+import { byId, chosenOf, tell } from "./dom.js";
 import { TARGET, gainTo, measureLoudness } from "./loudness.js";
 
 const LIMITER = { threshold: -12, knee: 0, ratio: 20, attack: 0.001, release: 0.1 };
@@ -33,10 +33,10 @@ export function lift(context, node, decibels) {
     .connect(new GainNode(context, { gain: 10 ** (-MAKE_UP_DB / 20) }));
 }
 
-let context = null;
-let source = null;
-let end = null; // of the chain
-let sound = null; // what is played: {samples, rate_hz}
+let context = /** @type {AudioContext | null} */ (null);
+let source = /** @type {AudioNode | null} */ (null);
+let end = /** @type {AudioNode | null} */ (null); // of the chain
+let sound = /** @type {{ samples: Int16Array, rate_hz: number } | null} */ (null); // what is played: {samples, rate_hz}
 let even_db = 0; // that bring it to one loudness, in the band that is heard
 let turn = 0; // of the measurements; only the last one counts
 
@@ -52,7 +52,7 @@ export function prepare(media) {
 
 /** -> limits of the band in hertz, null where nothing is filtered. */
 export function band() {
-  const { value } = document.querySelector("[name=band]:checked");
+  const value = chosenOf("band");
   if (value !== "own") return BANDS[value];
   const low_hz = Math.min(Math.max(Number(byId("low").value) || 100, 20), 4000);
   const high_hz = Math.min(Math.max(Number(byId("high").value) || 1000, low_hz + 50), 8000);
@@ -70,16 +70,16 @@ export function startLevel() {
 export async function otherLevel() {
   const even = !isEven();
   byId("even").setAttribute("aria-pressed", even);
-  localStorage.setItem("rales-even", even);
+  localStorage.setItem("rales-even", `${even}`);
   const lufs = await retune();
-  const measured = Number.isFinite(lufs) ? `${lufs.toFixed(0)} LUFS, ${even_db < 0 ? "" : "+"}${even_db.toFixed(0)} dB` : "silence";
+  const measured = lufs !== null && Number.isFinite(lufs) ? `${lufs.toFixed(0)} LUFS, ${even_db < 0 ? "" : "+"}${even_db.toFixed(0)} dB` : "silence";
   tell(even ? `Even: at ${TARGET} LUFS (${measured})` : "At its original level");
 }
 
 /** This is what will be heard, null for nothing. What one recording needs may be far too loud for the next. */
 export function setSound(next) {
   sound = next;
-  byId("gain").value = 0;
+  byId("gain").value = "0";
   retune();
 }
 
@@ -105,12 +105,12 @@ export function rewire() {
   const decibels = Number(byId("gain").value);
   byId("gain").setAttribute("aria-valuetext", `${decibels} decibels`);
   byId("gain-text").textContent = `+${decibels} dB`;
-  byId("own-band").hidden = document.querySelector("[name=band]:checked").value !== "own";
-  if (context === null) return;
+  byId("own-band").hidden = chosenOf("band") !== "own";
+  if (context === null || source === null) return;
   source.disconnect();
   end?.disconnect();
   const limits = band();
   const filtered = limits === null ? source : bandPass(context, source, limits.low_hz, limits.high_hz);
   end = lift(context, filtered, decibels + even_db);
-  end.connect(context.destination);
+  end?.connect(context.destination);
 }

@@ -38,7 +38,7 @@ export async function openInput(device, hear, lost) {
   try {
     stream = await navigator.mediaDevices.getUserMedia({ audio: { ...RAW, ...(device ? { deviceId: { exact: device } } : {}) } });
   } catch (error) {
-    throw new Error(reasonOf(error));
+    throw new Error(reasonOf(error), { cause: error });
   }
   const [track] = stream.getAudioTracks();
   const settings = track.getSettings();
@@ -53,9 +53,9 @@ export async function openInput(device, hear, lost) {
     const tap = new AudioWorkletNode(context, "rales-tap", {
       numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit", // stereo is mixed
     });
-    let ended = () => {};
-    const complete = new Promise((resolve) => (ended = resolve));
-    tap.port.onmessage = ({ data }) => (data === null ? ended() : hear(data));
+    const complete = new Promise((resolve) => {
+      tap.port.onmessage = ({ data }) => (data === null ? resolve(data) : hear(data));
+    });
     context.createMediaStreamSource(stream).connect(tap);
     track.addEventListener("ended", lost);
     await context.resume();
@@ -67,6 +67,6 @@ export async function openInput(device, hear, lost) {
     return { rate_hz: context.sampleRate, label: track.label, note: alterations(settings), close };
   } catch (error) {
     await shut();
-    throw new Error(reasonOf(error));
+    throw new Error(reasonOf(error), { cause: error });
   }
 }

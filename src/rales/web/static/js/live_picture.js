@@ -19,7 +19,7 @@ export function livePicture(rate_hz) {
   const bins = Math.min(window / 2, Math.ceil((HIGH_HZ * window) / rate_hz));
   const edge = Math.ceil(window / (2 * hop)); // columns before which there is half a window of sound
   [canvas.width, canvas.height] = [COLUMNS, bins];
-  const context = canvas.getContext("2d");
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   const light = isLight(state.picture);
   const shades = shadesOf(palette(light));
   context.fillStyle = light ? "#ffffff" : "#000004";

@@ -53,7 +53,7 @@ export function longList(list, scroller) {
 
   function place() {
     const { first, last, tops } = sight();
-    const focused = list.contains(document.activeElement) ? document.activeElement.closest("li")?.dataset.key : undefined;
+    const focused = list.contains(document.activeElement) ? document.activeElement?.closest("li")?.dataset.key : undefined;
     const there = [...rows.keys()].slice(first, last);
     const at = places.get(focused);
     if (at !== undefined && at < first) there.unshift(at); // who is there is not sent away
@@ -82,7 +82,7 @@ export function longList(list, scroller) {
       else list.insertBefore(element, next);
       kept.add(element);
     }
-    for (const element of [...list.children]) if (!kept.has(element)) element.remove();
+    for (const element of Array.from(list.children)) if (!kept.has(element)) element.remove();
     for (const [key, { element }] of made) if (!kept.has(element)) made.delete(key);
     list.style.paddingBottom = `${tops[rows.length] - tops[before]}px`;
     for (const [key, element] of fresh) heights.set(key, element.offsetHeight || undefined);

@@ -61,6 +61,8 @@ function legend() {
     h("li", {}, colour(h("span", { className: "badge" }, LABELS.letters(name)), name), ` ${LABELS.words(name)}`)));
 }
 
+// What a click or a key began and could not be done is said, also where nobody waits for it
+addEventListener("unhandledrejection", ({ reason }) => reason?.name !== "AbortError" && alarm(reason?.message ?? `${reason}`));
 theme();
 legend();
 player.start();

@@ -13,7 +13,7 @@ const explained = new Map(); // model, recording and times -> explanation
 
 export async function start() {
   await refresh();
-  byId("threshold").min = LABELS.independent ? 0.5 : Math.floor(100 / LABELS.classes.length) / 100;
+  byId("threshold").min = `${LABELS.independent ? 0.5 : Math.floor(100 / LABELS.classes.length) / 100}`;
   byId("model").addEventListener("change", () => choose({ model: byId("model").value }));
   byId("compare").addEventListener("change", () => choose({ compare: byId("compare").value }));
   byId("explain").addEventListener("change", () => update({ explain: byId("explain").checked }));
@@ -76,7 +76,7 @@ async function explain() {
     setOverlay(null);
     byId("why").textContent = "The model is asked why …";
     try {
-      const query = new URLSearchParams({ model: state.model, start_s: cycle.start_s, end_s: cycle.end_s });
+      const query = new URLSearchParams({ model: state.model, start_s: `${cycle.start_s}`, end_s: `${cycle.end_s}` });
       explained.set(key, await call("GET", `${pathOf(state.current.id)}/explanation?${query}`));
     } catch (error) {
       if (number === asked) byId("why").textContent = error.message;

@@ -5,7 +5,7 @@ import { bounded } from "./geometry.js";
 import { state, update, when } from "./state.js";
 import { peaksOf } from "./wav.js";
 
-let samples = null;
+let samples = /** @type {Int16Array | null} */ (null);
 let shade = ""; // how the strip was painted
 
 export function start() {
@@ -16,7 +16,7 @@ export function start() {
     showWindow();
   }).observe(byId("overview"));
   const strip = byId("overview");
-  let grabbed_s = null; // where in the window it is held
+  let grabbed_s = /** @type {number | null} */ (null); // where in the window it is held
   const secondsAt = (event) => {
     const box = strip.getBoundingClientRect();
     return ((event.clientX - box.left) / box.width) * state.current.duration_s;
@@ -68,7 +68,7 @@ function paint() {
   if (!samples) return;
   const peaks = peaksOf(samples, width);
   const loudest = peaks.reduce((most, [low, high]) => Math.max(most, high, -low), 1e-4);
-  const context = canvas.getContext("2d");
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   context.fillStyle = getComputedStyle(canvas).color;
   peaks.forEach(([low, high], x) => {
     const [top, bottom] = [high, low].map((value) => height * (0.5 - (0.46 * value) / loudest));

@@ -29,7 +29,8 @@ export function paired(files, suffixes, listed) {
   const texts = seen.filter((file) => ends(file, [ANNOTATION]) && !ofEvents.has(file));
   const others = seen.filter((file) => !ends(file, [ANNOTATION, ...suffixes]) && !ofEvents.has(file));
   const left = new Set(texts);
-  const [sounds, refused] = [[], []];
+  const sounds = [];
+  const refused = [];
   const [byName, byLetters] = [grouped(texts, withoutSuffix), grouped(texts, lowerName)];
   const byMarks = grouped([...ofEvents], marksOf);
   const samePath = grouped(heard, (path) => path);
@@ -48,7 +49,8 @@ export function paired(files, suffixes, listed) {
     else sounds.push({ sound, text: found[0] ?? null, events: marked[0] ?? null });
   }
   const known = new Set(listed.map(lowerName));
-  const [late, alone] = [[], []];
+  const late = [];
+  const alone = [];
   for (const text of left) (known.has(lowerName(text.path)) ? late : alone).push(text);
   if (alone.length) refused.push(`${names(alone)}: an annotation without its recording, which has the same name and folder`);
   if (others.length) refused.push(`${names(others)}: not a recording that is known here (${suffixes.join(", ")})`);

@@ -18,7 +18,7 @@ const WORDS = {
 };
 const RANGES_HZ = [800, 1600, 2500, 4000, 8000];
 const RANGES_DB = [40, 55, 70, 85];
-const FIRST = { preset: "wheeze", high_hz: 1600, range_db: 55, scale: "linear", colours: "page" };
+const FIRST = /** @type {Picture} */ ({ preset: "wheeze", high_hz: 1600, range_db: 55, scale: "linear", colours: "page" });
 // Dark to light through purple and orange: equal steps look equal, also without colour.
 const MAGMA = ["#000004", "#1c1044", "#4f127b", "#812581", "#b5367a", "#e55064", "#fb8761", "#fec287", "#fcfdbf"];
 const GREY = ["#ffffff", "#000000"];
@@ -64,9 +64,9 @@ function fill(id, values, words) {
 
 function show() {
   const { preset, high_hz, range_db, scale, colours } = state.picture;
-  for (const button of byId("presets").children) button.setAttribute("aria-pressed", button.value === preset);
-  for (const [id, value] of Object.entries({ "range-hz": high_hz, "range-db": range_db, scale, colours })) byId(id).value = value;
-  for (const id of ["range-hz", "scale"]) byId(id).disabled = preset === "model"; // which has its own
+  for (const button of byId("presets").querySelectorAll("button")) button.setAttribute("aria-pressed", button.value === preset);
+  for (const [id, value] of Object.entries({ "range-hz": high_hz, "range-db": range_db, scale, colours })) byId(id).value = `${value}`;
+  for (const id of /** @type {const} */ (["range-hz", "scale"])) byId(id).disabled = preset === "model"; // which has its own
 }
 
 /** -> the frequency axis of the picture (geometry.js). */

@@ -1,7 +1,7 @@
 // The sound that is heard: one media element, what is played of it, and the playhead.
 
 import { bytes } from "./api.js";
-import { byId, clock } from "./dom.js";
+import { byId, chosenOf, clock } from "./dom.js";
 import { filling, showing, xOf } from "./geometry.js";
 import { prepare, retune, rewire, setSound, startLevel } from "./listening.js";
 import * as overview from "./overview.js";
@@ -15,9 +15,9 @@ const CYCLE_SHARE = 0.6; // of the width, for a cycle that is reviewed
 const TYPED_MS = 300; // without another key or step, after which a band is what was meant
 
 const media = new Audio();
-let coming = null; // stops the load of a sound that is not there yet
+let coming = /** @type {AbortController | null} */ (null); // stops the load of a sound that is not there yet
 let address = ""; // of the sound
-let span = null; // what is played: {start_s, end_s, loop}, null for everything
+let span = /** @type {(Service.Span & { loop: boolean }) | null} */ (null); // what is played, null for everything
 
 export function start() {
   media.addEventListener("play", () => {
@@ -37,7 +37,7 @@ export function start() {
         else retune(TYPED_MS);
         update({ band: null }); // the axis shows it
       });
-  for (const field of document.querySelectorAll("[name=speed]"))
+  for (const field of document.querySelectorAll(/** @type {"input"} */ ("[name=speed]")))
     field.addEventListener("input", () => setSpeed(Number(field.value)));
   startLevel();
   media.preservesPitch = false; // half speed sounds an octave lower: nothing is stretched, so no click is smeared
@@ -85,7 +85,7 @@ export async function load({ signal, answer }) {
   overview.load(samples);
   await playable;
   if (signal.aborted) return;
-  setSpeed(Number(document.querySelector("[name=speed]:checked").value));
+  setSpeed(Number(chosenOf("speed")));
   setSound({ samples, rate_hz });
   update({ heard: true, level: levelWords(samples), view });
   showTime();

@@ -1,7 +1,7 @@
 // What the mouse, a finger or the wheel does on the picture and the lanes: choose, zoom, pull, move an edge, mark a cycle.
 
 import * as cycles from "./cycles.js";
-import { byId } from "./dom.js";
+import { byId, focused } from "./dom.js";
 import { change } from "./edits.js";
 import { hertzAt, panned, timeAt, zoomFactor, zoomOf, zoomed } from "./geometry.js";
 import { scaleOf } from "./picture_settings.js";
@@ -12,13 +12,13 @@ const STILL_PX = 4; // less is a click
 const WHEEL_STEP = 1.0015; // a pixel of the wheel
 
 export function start() {
-  for (const id of ["sight", "lanes"]) {
+  for (const id of /** @type {const} */ (["sight", "lanes"])) {
     byId(id).addEventListener("pointerdown", begin);
     byId(id).addEventListener("wheel", wheel, { passive: false });
   }
   byId("zoom").addEventListener("input", () => zoomTo(Number(byId("zoom").value)));
   when(["view"], () => {
-    byId("zoom").value = state.current ? zoomOf(state.view, width(), state.current.duration_s) : 0;
+    byId("zoom").value = `${state.current ? zoomOf(state.view, width(), state.current.duration_s) : 0}`;
   });
   byId("picture").addEventListener("pointermove", showPlace);
   byId("picture").addEventListener("pointerleave", () => (byId("place").textContent = ""));
@@ -29,7 +29,7 @@ const xOfEvent = (event) => event.clientX - byId("picture").getBoundingClientRec
 const secondsAt = (event) => timeAt(state.view, width(), xOfEvent(event));
 
 /** `factor` times closer around a place, by default the playhead if it is seen, else the middle. */
-export function zoomBy(factor, x = null) {
+export function zoomBy(factor, x = /** @type {number | null} */ (null)) {
   if (!state.heard) return;
   const at = player.now();
   const seen = at >= state.view.start_s && at <= state.view.end_s;
@@ -57,7 +57,7 @@ function begin(event) {
   const zone = event.currentTarget;
   zone.setPointerCapture(event.pointerId);
   event.preventDefault(); // selects no text
-  document.activeElement?.blur?.();
+  focused()?.blur();
   const { edge } = event.target.dataset;
   const begun = { x: event.clientX, target: event.target, seconds: secondsAt(event), view: state.view, cycles: state.cycles, id: state.selected };
   const makes = event.shiftKey || event.target.id === "you"; // the lane itself: no cycle is there

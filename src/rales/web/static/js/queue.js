@@ -12,10 +12,10 @@ export const PLACES = {
 };
 const ANSWERED = ["abnormal", "crackle", "wheeze"]; // orders by what a model says of whole recordings
 
-let open = () => {};
-let shownOpen = null; // id of the recording that was scrolled to
-let rows = null; // what is shown of the list
-let found = { of: [], shown: [] }; // what the list was made of, and it
+let open = /** @type {(id: string) => void} */ (() => {});
+let shownOpen = /** @type {string | undefined} */ (undefined); // id of the recording that was scrolled to
+let rows = /** @type {ReturnType<typeof longList>} */ (/** @type {any} */ (null)); // what is shown of the list
+let found = { of: /** @type {unknown[]} */ ([]), shown: /** @type {Service.RecordingFacts[]} */ ([]) }; // what the list was made of, and it
 const { compare } = new Intl.Collator(undefined, { numeric: true });
 
 /** `openRecording(id)` opens one, `changed()` hears that the order or the filters are other ones. */
@@ -23,13 +23,13 @@ export function start(openRecording, changed) {
   open = openRecording;
   rows = longList(byId("list"), byId("list").closest(".queue-list"));
   when(["recordings", "current", "whole", "begun", "taken"], showList);
-  for (const id of ["find", "show", "order"])
+  for (const id of /** @type {const} */ (["find", "show", "order"]))
     byId(id).addEventListener("input", () => {
       changed();
       showList();
     });
   const findings = LABELS.findings.map(([value, words]) => h("option", { value }, words));
-  byId("show").querySelector("[value=problem]").before(...findings);
+  byId("show").querySelector("[value=problem]")?.before(...findings);
   for (const option of byId("order").querySelectorAll("[data-icbhi]")) if (!LABELS.isIcbhi) option.remove();
 }
 
@@ -57,7 +57,7 @@ function arranged(find, show, order) {
   const orders = {
     added: () => 0,
     name: byTitle,
-    doubt: (a, b) => a.reviewed - b.reviewed || a.judged - b.judged || (b.uncertainty ?? -1) - (a.uncertainty ?? -1),
+    doubt: (a, b) => Number(a.reviewed) - Number(b.reviewed) || Number(a.judged) - Number(b.judged) || (b.uncertainty ?? -1) - (a.uncertainty ?? -1),
     abnormal: answer("abnormal"),
     crackle: answer("crackle"),
     wheeze: answer("wheeze"),
@@ -69,7 +69,7 @@ function arranged(find, show, order) {
     .sort(orders[order]);
 }
 
-const isGood = (facts) => 2 * facts.judged + !facts.quality_reason + 4 * (facts.status !== "failed");
+const isGood = (facts) => (facts.judged ? 2 : 0) + (facts.quality_reason ? 0 : 1) + (facts.status === "failed" ? 0 : 4);
 
 /** -> whose recording it is: as people or its name say, else by the folder that it came in. */
 const patientOf = (facts) => facts.patient || folderOf(facts.path);
@@ -86,7 +86,7 @@ function showList() {
   if (shown.length < all) parts.push(`${shown.length} shown`);
   byId("count").textContent = all || taken ? parts.filter(Boolean).join(" · ") : "";
   byId("done").hidden = all === 0;
-  byId("done").firstElementChild.style.width = `${(100 * done) / Math.max(1, all)}%`;
+  /** @type {HTMLElement} */ (byId("done").firstElementChild).style.width = `${(100 * done) / Math.max(1, all)}%`;
   const order = byId("order").value;
   const asked = all && ANSWERED.includes(order);
   byId("answers-note").textContent = asked ? (state.models.find((model) => model.default)?.answers ?? "") : "";
@@ -130,9 +130,9 @@ function progress(facts) {
 
 /** The most abnormal thing found, as a colour; the words stand beside it. */
 function dot(facts) {
-  const found = LABELS.names.filter((name) => facts.findings[name]);
+  const heard = LABELS.names.filter((name) => facts.findings[name]);
   const element = h("span", { className: facts.judged && facts.status !== "failed" ? "dot" : "dot bad-dot", "aria-hidden": "true" });
-  return found.length && facts.judged ? colour(element, found.at(-1)) : element;
+  return heard.length && facts.judged ? colour(element, heard.at(-1)) : element;
 }
 
 /** A recording -> its name, after the folder in which it came. */

@@ -58,12 +58,12 @@ function use() {
 function show() {
   byId("show-reader").textContent = state.reader ? nameOf(state.reader, state.round) : "No reader";
   byId("show-reader").title = state.reader ? "Who reads" : "Nobody reads: these labels stand for all";
-  document.documentElement.dataset.blind = Boolean(state.reader);
+  document.documentElement.dataset.blind = `${Boolean(state.reader)}`;
 }
 
 async function fill() {
   byId("reader-name").value = state.reader;
-  byId("reader-round").value = state.round;
+  byId("reader-round").value = `${state.round}`;
   if (!state.session) return;
   const known = await call("GET", `/sessions/${state.session}/readers`).catch(() => []);
   const names = [...new Set(known.map(({ reader }) => reader))];
@@ -74,7 +74,7 @@ async function fill() {
 let last = "";
 async function load() {
   const { current } = state;
-  const query = new URLSearchParams({ reader: state.reader, round: state.reader ? state.round : state.compared });
+  const query = new URLSearchParams({ reader: state.reader, round: `${state.reader ? state.round : state.compared}` });
   const wanted = current && current.id !== EXAMPLE ? `/recordings/${current.id}/readings?${query}` : "";
   const key = `${wanted} ${current?.revision}`;
   if (key === last) return;

@@ -3,7 +3,7 @@
 import { call, download } from "./api.js";
 import { LABELS } from "./classes.js";
 import { timeKey, withId } from "./cycles.js";
-import { alarm, ask, byId, clock, h, say } from "./dom.js";
+import { alarm, ask, byId, clock, focused, h, say } from "./dom.js";
 import { forget, remember } from "./edits.js";
 import { named } from "./events.js";
 import * as facts from "./facts.js";
@@ -15,9 +15,9 @@ import { EXAMPLE, asReader, mergeLines, pathOf, state, update, updateLine, when 
 
 let scoring = Promise.resolve();
 const marking = new Map(); // id -> whether it is reviewed, until the service has heard of it
-let asked = null; // line for which the answers of the open recording were asked for
+let asked = /** @type {Service.RecordingFacts | null} */ (null); // line for which the answers of the open recording were asked for
 let opened = 0; // counts, so that an answer for what has been left meanwhile is known as one
-let opening = null; // id of the recording that is on its way, until it can be heard
+let opening = /** @type {string | null} */ (null); // id of the recording that is on its way, until it can be heard
 let queue = []; // ids as the list had them when a recording was opened; an edit may move that one elsewhere
 
 export function start() {
@@ -30,7 +30,7 @@ export function start() {
   byId("remove").addEventListener("click", remove);
   byId("print-report").addEventListener("click", printReport);
   byId("export-segments").hidden = LABELS.independent; // of which a cycle may have several
-  for (const what of ["project", "segments"])
+  for (const what of /** @type {const} */ (["project", "segments"]))
     byId(`export-${what}`).addEventListener("click", async () => {
       await saveNow();
       download(`/sessions/${state.session}/${what}/export`);
@@ -43,13 +43,13 @@ export function start() {
  * for when it was opened; and once the model has answered for it, what it says is shown. */
 function followLine() {
   const { current } = state;
-  const facts = current && state.recordings.find(({ id }) => id === current.id);
-  if (!facts) return;
-  current.reviewed = marking.get(current.id) ?? facts.reviewed;
+  const line = current && state.recordings.find(({ id }) => id === current.id);
+  if (!line) return;
+  current.reviewed = marking.get(current.id) ?? line.reviewed;
   byId("reviewed").checked = current.reviewed;
-  if (facts.status === current.status || asked === facts) return;
-  asked = facts;
-  showAnswers(facts.id, opened).catch(() => {}); // its next line asks again
+  if (line.status === current.status || asked === line) return;
+  asked = line;
+  showAnswers(line.id, opened).catch(() => {}); // its next line asks again
 }
 
 /** Open a recording: its sound, its picture, its cycles. What was open cannot be heard or judged from here on. */
@@ -57,11 +57,11 @@ export async function openRecording(id) {
   const number = (opened += 1);
   if (state.current?.id === EXAMPLE && id !== EXAMPLE) forget(); // its edits are of no use behind a real recording
   const other = { path: "", name: id === EXAMPLE ? "an example" : "the recording" };
-  const name = title(state.recordings.find((facts) => facts.id === id) ?? other);
-  const focused = document.activeElement?.closest(".bench") ? document.activeElement : null;
-  focused?.blur(); // a part that is out of use would take the keys
+  const name = title(state.recordings.find((line) => line.id === id) ?? other);
+  const used = focused()?.closest(".bench") ? focused() : null;
+  used?.blur(); // a part that is out of use would take the keys
   opening = id;
-  queue = listed().map((facts) => facts.id);
+  queue = listed().map((line) => line.id);
   leave(`Loading ${name} …`);
   try {
     await saveNow();
@@ -70,7 +70,7 @@ export async function openRecording(id) {
     if (!(await showAnswers(id, number))) return;
     if (id !== EXAMPLE) localStorage.setItem(`rales-open-${state.session}`, id);
     await player.load(sound);
-    if (number === opened && document.activeElement === document.body) focused?.focus();
+    if (number === opened && document.activeElement === document.body) used?.focus();
   } catch (error) {
     if (number !== opened || error.name === "AbortError") return;
     const sentence = `${name} could not be loaded; open it again to try once more. ${error.message}`;
@@ -102,7 +102,7 @@ function leave(sentence) {
 function showLoading() {
   byId("loading").hidden = state.heard;
   byId("sight").setAttribute("aria-busy", opening !== null);
-  for (const bench of document.querySelectorAll(".bench")) bench.disabled = !state.heard;
+  for (const bench of document.querySelectorAll(/** @type {"fieldset"} */ (".bench"))) bench.disabled = !state.heard;
   byId("reviewed").disabled = Boolean(state.reader);
   byId("head-tools").disabled = byId("recording-facts").disabled =
     state.current?.id === EXAMPLE || (opening !== null && opening !== state.current?.id);
@@ -113,7 +113,7 @@ function showExports() {
   const { current } = state;
   const other = opening !== null && opening !== current?.id;
   const nothing = !current || current.id === EXAMPLE || other || (!state.cycles.length && !current.revision);
-  for (const button of byId("export").children) button.disabled = nothing;
+  for (const button of byId("export").querySelectorAll("button")) button.disabled = nothing;
 }
 
 /** Resolves once the models that are shown have answered for the recording that was opened last. */
@@ -125,7 +125,7 @@ export function close() {
   opening = null;
   leave("");
   forget();
-  update({ current: null, cycles: [], selected: null, events: [], event: null });
+  update({ current: /** @type {any} */ (null), cycles: [], selected: null, events: [], event: null });
   showHead();
 }
 
@@ -167,7 +167,7 @@ async function showAnswers(id, number) {
 /** Open the recording after (1) or before (-1) the open one, as the list had them when that one was opened. */
 export function step(by) {
   const open = opening ?? state.current?.id;
-  const shown = listed().map((facts) => facts.id);
+  const shown = listed().map((line) => line.id);
   const ids = [...queue.filter((id) => id === open || shown.includes(id)), ...shown.filter((id) => !queue.includes(id))];
   const next = ids[ids.indexOf(open) + by];
   if (next) openRecording(next);

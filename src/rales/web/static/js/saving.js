@@ -18,7 +18,7 @@ const pending = new Set(); // annotations that are to be sent
 const undrafted = new Set(); // annotations which the browser had no room for
 let timer = 0;
 let saving = Promise.resolve();
-let reopen = async () => {};
+let reopen = /** @type {(recording: string, before: object) => Promise<void>} */ (async () => {});
 
 /** `again(recording, before)` shows a recording as the service has it; an undo then brings `before` back. */
 export function start(again) {
@@ -199,9 +199,9 @@ function choose(theirs, mine) {
 }
 
 function summary({ cycles, events = [] }) {
-  const confirmed = cycles.filter((cycle) => cycle.confirmed).length;
+  const sure = cycles.filter((cycle) => cycle.confirmed).length;
   const marked = events.length ? `, ${events.length} ${events.length === 1 ? "event" : "events"}` : "";
-  return `${cycles.length} ${cycles.length === 1 ? "cycle" : "cycles"}, ${confirmed} confirmed${marked}`;
+  return `${cycles.length} ${cycles.length === 1 ? "cycle" : "cycles"}, ${sure} confirmed${marked}`;
 }
 
 /** Whether two states, {cycles, events}, say the same. */

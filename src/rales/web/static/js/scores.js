@@ -21,7 +21,7 @@ export async function scoreMissing() {
 }
 
 export function keepScores(model, cycles) {
-  const known = { ...(state.scores[model] ?? {}) };
+  const known = { ...state.scores[model] };
   for (const cycle of cycles) known[timeKey(cycle)] = cycle;
   update({ scores: { ...state.scores, [model]: known } });
 }

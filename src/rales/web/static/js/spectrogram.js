@@ -19,9 +19,11 @@ const tops = new Map(); // transform -> level that is brightest
 let turn = 0; // of the recording
 let rate_hz = 16000;
 let length = 0; // of the sound, in samples
-let heard = null; // the model's picture: {levels, bands, frames, hop_s}, or the promise of it
-let overlay = null; // explanation of one cycle
-let colours = { light: null, table: null };
+/** @typedef {{ first: number, columns: number, image: OffscreenCanvas }} Part */
+/** @typedef {{ levels: Uint8Array, bands: number, frames: number, hop_s: number, top: number, look: string, images: Part[] }} Heard */
+let heard = /** @type {Heard | Promise<void> | null} */ (null); // the model's picture, or the promise of it
+let overlay = /** @type {Service.Explanation | null} */ (null); // explanation of one cycle
+let colours = { light: /** @type {boolean | null} */ (null), table: new Uint32Array() };
 let due = false;
 
 export function start() {
@@ -75,10 +77,10 @@ function paint() {
   if (width === 0 || !state.picture) return;
   const light = isLight(state.picture);
   if (colours.light !== light) colours = { light, table: palette(light) };
-  byId("sight").dataset.light = light;
+  byId("sight").dataset.light = `${light}`;
   const size = [width, height].map((side) => Math.round(side * sharp));
   if (canvas.width !== size[0] || canvas.height !== size[1]) [canvas.width, canvas.height] = size; // which wipes it
-  const context = canvas.getContext("2d");
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   context.resetTransform();
   context.fillStyle = light ? "#ffffff" : "#000004";
   context.fillRect(0, 0, canvas.width, canvas.height);
@@ -88,7 +90,7 @@ function paint() {
   const transform = transformOf(state.picture);
   if (transform) paintSound(context, x, width, height, transform);
   else paintHeard(context, x, height);
-  if (overlay) paintOverlay(context, x, height, scaleOf(state.picture));
+  if (overlay) paintOverlay(overlay, context, x, height, scaleOf(state.picture));
 }
 
 // The sound
@@ -159,7 +161,7 @@ function shades(top) {
 /** Levels, column by column -> an image of `rows` rows, the highest frequency at the top. */
 function colour(levels, columns, bins, rows, binOf, table) {
   const canvas = new OffscreenCanvas(columns, rows);
-  const context = canvas.getContext("2d");
+  const context = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d"));
   const image = context.createImageData(columns, rows);
   const pixels = new Uint32Array(image.data.buffer);
   for (let row = 0; row < rows; row += 1) {
@@ -180,20 +182,21 @@ function colour(levels, columns, bins, rows, binOf, table) {
 function paintHeard(context, x, height) {
   if (heard === null) heard = fetchHeard(turn);
   if (heard instanceof Promise) return;
+  const { levels, bands, frames, hop_s, top } = heard;
   const look = `${state.picture.range_db} ${colours.light}`;
   if (heard.look !== look) {
-    const bandOf = (place) => place * (heard.bands + 1) - 1; // the peaks of bands are evenly spaced in mel
-    const table = shades(heard.top);
+    const bandOf = (place) => place * (bands + 1) - 1; // the peaks of bands are evenly spaced in mel
+    const table = shades(top);
     heard.images = [];
-    for (let first = 0; first < heard.frames; first += COLUMNS) {
-      const columns = Math.min(COLUMNS + 1, heard.frames - first);
-      const part = heard.levels.subarray(first * heard.bands, (first + columns) * heard.bands);
-      heard.images.push({ first, columns, image: colour(part, columns, heard.bands, ROWS, bandOf, table) });
+    for (let first = 0; first < frames; first += COLUMNS) {
+      const columns = Math.min(COLUMNS + 1, frames - first);
+      const part = levels.subarray(first * bands, (first + columns) * bands);
+      heard.images.push({ first, columns, image: colour(part, columns, bands, ROWS, bandOf, table) });
     }
     heard.look = look;
   }
   for (const { first, columns, image } of heard.images) {
-    const edge = (frame) => x((frame - 0.5) * heard.hop_s); // a frame is centred at its time
+    const edge = (frame) => x((frame - 0.5) * hop_s); // a frame is centred at its time
     context.drawImage(image, edge(first), 0, edge(first + columns) - edge(first), height);
   }
 }
@@ -207,7 +210,7 @@ async function fetchHeard(asked) {
     const levels = new Uint8Array(content.length);
     for (let band = 0; band < bands; band += 1)
       for (let frame = 0; frame < frames; frame += 1) levels[frame * bands + band] = content[band * frames + frame];
-    heard = { levels, bands, frames, hop_s: number("x-hop-s"), top: number("x-top") };
+    heard = { levels, bands, frames, hop_s: number("x-hop-s"), top: number("x-top"), look: "", images: [] };
     draw();
   } catch (error) {
     if (asked === turn) alarm(error.message);
@@ -215,15 +218,15 @@ async function fetchHeard(asked) {
 }
 
 /** Tint what spoke for the label, also where it was silence, and darken the rest; full tint from the 95th percentile. */
-function paintOverlay(context, x, height, scale) {
-  const spoke = overlay.values.flat().filter((value) => value > 0).sort((a, b) => a - b);
+function paintOverlay({ values, high_hz, low_hz, from_s, to_s }, context, x, height, scale) {
+  const spoke = values.flat().filter((value) => value > 0).sort((a, b) => a - b);
   const top = spoke[Math.floor(0.95 * (spoke.length - 1))] ?? 1;
   const up = (hertz) => height * (1 - Math.min(1, Math.max(0, placeOf(scale, hertz))));
-  overlay.values.forEach((row, band) => {
-    const [upper, lower] = [up(overlay.high_hz[band]), up(overlay.low_hz[band])];
+  values.forEach((row, band) => {
+    const [upper, lower] = [up(high_hz[band]), up(low_hz[band])];
     if (lower - upper <= 0) return; // above what is shown
     row.forEach((value, column) => {
-      const [left, right] = [x(overlay.from_s[column]), x(overlay.to_s[column])];
+      const [left, right] = [x(from_s[column]), x(to_s[column])];
       const light = Math.sqrt(Math.min(1, Math.max(0, value) / top));
       for (const tint of [`rgb(0 0 0 / ${0.7 * (1 - light)})`, `rgb(110 215 255 / ${0.45 * light})`]) {
         context.fillStyle = tint;

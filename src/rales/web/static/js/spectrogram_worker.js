@@ -31,7 +31,7 @@ async function work() {
       postMessage({ turn, key, level });
     } else {
       const levels = tile(samples, about);
-      postMessage({ turn, key, levels }, [levels.buffer]);
+      postMessage({ turn, key, levels }, { transfer: [levels.buffer] });
     }
     await new Promise((resolve) => setTimeout(resolve)); // newer wishes come in
   }

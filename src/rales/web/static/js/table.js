@@ -3,7 +3,7 @@
 import { isBlind, isUndecided } from "./blind.js";
 import { LABELS, colour } from "./classes.js";
 import { move, relabel, timeKey } from "./cycles.js";
-import { byId, h, percent } from "./dom.js";
+import { byId, focused, h, percent } from "./dom.js";
 import { change } from "./edits.js";
 import { disagreement } from "./events.js";
 import { playCycle, show } from "./player.js";
@@ -16,11 +16,11 @@ export function start() {
 }
 
 function showRows() {
-  const focused = document.activeElement?.dataset?.field;
+  const field = focused()?.dataset.field;
   byId("rows").replaceChildren(...state.cycles.map(row));
   showAnswers();
   showSelected();
-  if (focused) byId("rows").querySelector(`[data-field="${focused}"]`)?.focus();
+  if (field) byId("rows").querySelector(`[data-field="${field}"]`)?.focus();
 }
 
 function row(cycle, index) {
@@ -88,7 +88,7 @@ function showSelected() {
 function showAnswers() {
   let [sure, alike, both] = [0, 0, 0];
   for (const cycle of state.cycles) {
-    const line = byId(`row-${cycle.id}`);
+    const line = document.getElementById(`row-${cycle.id}`);
     if (!line) continue;
     const hidden = isBlind(cycle);
     const [first, second] = [state.model, state.compare].map((model) => (hidden ? null : state.scores[model]?.[timeKey(cycle)]));
@@ -97,11 +97,11 @@ function showAnswers() {
     if (first && second) both += 1;
     if (first && second && first.label === second.label) alike += 1;
     line.classList.toggle("doubtful", Boolean(doubtful) && !cycle.confirmed);
-    line.querySelector(".answers").replaceChildren(
+    line.querySelector(".answers")?.replaceChildren(
       h("span", { className: "mark" }, mark(cycle, doubtful)),
       ...(cycle.note ? [h("span", {}, `Note: ${cycle.note}`)] : []),
       ...(hidden ? [h("span", { className: "waits" }, "hidden until you decide")] : [answer(first, state.model)]),
-      ...(state.compare && !hidden ? [answer(second, state.compare, first && second && first.label !== second.label)] : []),
+      ...(state.compare && !hidden ? [answer(second, state.compare, Boolean(first && second && first.label !== second.label))] : []),
     );
   }
   byId("agreement").textContent = state.compare && both ? `The models agree on ${alike} of ${both} cycles` : "";

@@ -10,12 +10,12 @@ import { mergeLines, state, when, whoReads } from "./state.js";
 
 const AT_ONCE = 2;
 
-let waiting = [];
+const waiting = [];
 let total = 0;
 let done = 0;
 let working = 0;
 let twice = []; // recordings that the session had already
-let sessionReady = null;
+let sessionReady = async () => {};
 
 /** `ready()` resolves once there is a session to add to. */
 export function start(ready) {
@@ -23,20 +23,20 @@ export function start(ready) {
   when(["limits"], () => (byId("files").accept = [...state.limits.suffixes, ".txt", ".json", "audio/*"].join()));
   byId("choose").addEventListener("click", () => byId("files").click());
   byId("files").addEventListener("change", () => {
-    send([...byId("files").files].map((file) => ({ file, path: file.webkitRelativePath || file.name })));
+    send([...(byId("files").files ?? [])].map((file) => ({ file, path: file.webkitRelativePath || file.name })));
     byId("files").value = "";
   });
   addEventListener("dragover", (event) => {
     event.preventDefault();
-    byId("over").hidden = !event.dataTransfer.types.includes("Files");
+    byId("over").hidden = !event.dataTransfer?.types.includes("Files");
   });
   addEventListener("dragleave", (event) => event.relatedTarget === null && (byId("over").hidden = true));
   addEventListener("drop", async (event) => {
     event.preventDefault();
     byId("over").hidden = true;
     const { session } = state; // folders take a moment to read
-    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-    const files = [...event.dataTransfer.files].map((file) => ({ file, path: file.name }));
+    const entries = [...(event.dataTransfer?.items ?? [])].map((item) => item.webkitGetAsEntry?.()).filter((entry) => entry !== null);
+    const files = [...(event.dataTransfer?.files ?? [])].map((file) => ({ file, path: file.name }));
     if (!entries.some((entry) => entry.isDirectory)) return send(files, session);
     const unread = [];
     send((await Promise.all(entries.map((entry) => inside(entry, unread)))).flat(), session, unread);

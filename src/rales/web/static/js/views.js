@@ -2,7 +2,7 @@
 
 import { alarm, byId } from "./dom.js";
 
-const VIEWS = ["recordings", "readers", "learn", "runs"];
+const VIEWS = /** @type {const} */ (["recordings", "readers", "learn", "runs"]);
 let fill = {};
 
 /** `show` has for some views a function that fills them. */

@@ -1,0 +1,58 @@
+// What the page's own scripts pass one another, and what TypeScript does not know of browsers. For `make lint` alone.
+
+type EventKind = Service.MarkedEvent["kind"];
+
+/** The element of a tag. */
+type Tags = HTMLElementTagNameMap & Omit<SVGElementTagNameMap, keyof HTMLElementTagNameMap>;
+
+/** A cycle as it stands on the page. */
+interface Cycle extends Service.Span {
+  id: string;
+  label: string;
+  confirmed?: boolean;
+  unusable?: boolean;
+  note?: string;
+}
+
+/** An event as it stands on the page. */
+interface SoundEvent extends Service.MarkedEvent {
+  id: string;
+}
+
+/** How the sound is drawn (picture_settings.js). */
+interface Picture {
+  preset: "wheeze" | "crackle" | "model";
+  high_hz: number;
+  range_db: number;
+  scale: "linear" | "log";
+  colours: "page" | "dark" | "grey";
+}
+
+/** What `h` gives an element: properties, handlers, and attributes that are no properties. */
+type Properties<Tag extends keyof HTMLElementTagNameMap> =
+  Partial<Omit<HTMLElementTagNameMap[Tag], "list" | "style">>
+  & { [attribute: `aria-${string}` | `data-${string}`]: string | number | boolean }
+  & { list?: string; for?: string; role?: string };
+
+// What TypeScript is stricter in than the page need be: the browser makes text of what becomes an attribute or is parsed,
+// elements that are looked for are those of HTML, and an object has the keys that it was written with.
+interface Element {
+  setAttribute(name: string, value: string | number | boolean): void;
+  closest(selectors: string): HTMLElement | null;
+}
+interface ParentNode {
+  querySelector(selectors: string): HTMLElement | null;
+}
+interface JSON {
+  parse(text: string | null): any;
+}
+interface ObjectConstructor {
+  keys<Key extends string>(of: { [key in Key]?: unknown }): Key[];
+  entries<Key extends string, Value>(of: { [key in Key]: Value }): [Key, Value][];
+}
+
+// The world of an audio worklet
+declare class AudioWorkletProcessor {
+  readonly port: MessagePort;
+}
+declare function registerProcessor(name: string, made: new () => AudioWorkletProcessor): void;
