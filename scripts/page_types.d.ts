@@ -19,6 +19,23 @@ interface SoundEvent extends Service.MarkedEvent {
   id: string;
 }
 
+/** The edges of an event, of which a cycle has the first two. */
+type Edge = "start_s" | "end_s" | "low_hz" | "high_hz";
+/** Where a pointer is on the picture. */
+type Place = { seconds: number; hertz: number };
+
+/** What an annotation says, as it is saved; and what an undo brings back. */
+type Marks = { cycles: Omit<Cycle, "id">[]; events: Service.MarkedEvent[] };
+type Standing = { cycles: Cycle[]; selected: string | null; events: SoundEvent[]; event: string | null };
+
+type LabelRules = ReturnType<typeof import("../src/rales/web/static/js/classes.js").labelSet>;
+
+/** A sound of the service, 16 bits a sample. */
+type Sound = { samples: Int16Array; rate_hz: number };
+/** A frequency axis, and a transform with how many bins of it are wanted. */
+type Scale = { kind: "linear" | "log" | "mel"; low_hz: number; high_hz: number };
+type Transform = { window: number; size: number; bins: number };
+
 /** How the sound is drawn (picture_settings.js). */
 interface Picture {
   preset: "wheeze" | "crackle" | "model";

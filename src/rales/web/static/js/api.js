@@ -27,13 +27,15 @@ export async function call(method, path, body) {
   return answer.status === 204 ? /** @type {any} */ (null) : answer.json();
 }
 
-/** Path -> the answer as bytes, and its headers; `signal` gives up. */
+/** Path -> the answer as bytes, and its headers; `signal` gives up.
+ * @type {(path: string, signal?: AbortSignal) => Promise<{ content: Uint8Array<ArrayBuffer>, headers: Headers }>} */
 export async function bytes(path, signal) {
   const answer = await fetched(path, { signal });
   return { content: new Uint8Array(await answer.arrayBuffer()), headers: answer.headers };
 }
 
-/** -> an answer that is one; a service that says when to come back is asked again then. Errors: Refused. */
+/** -> an answer that is one; a service that says when to come back is asked again then. Errors: Refused.
+ * @type {(path: string, options: RequestInit) => Promise<Response>} */
 async function fetched(path, options) {
   for (;;) {
     let answer;
@@ -49,9 +51,10 @@ async function fetched(path, options) {
   }
 }
 
+/** @type {(milliseconds: number) => Promise<void>} */
 export const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-/** Have the browser save what a path answers. */
+/** Have the browser save what a path answers. @type {(path: string) => void} */
 export function download(path) {
   const link = document.createElement("a");
   link.href = path;
@@ -61,6 +64,7 @@ export function download(path) {
   link.remove();
 }
 
+/** @type {(answer: Response) => Promise<string>} */
 async function sentence(answer) {
   try {
     return (await answer.json()).detail;

@@ -48,7 +48,7 @@ const button = (word, act, reader) => h("button", {
   type: "button", "aria-label": `${word} ${reader}`, onclick: () => act().catch((error) => alarm(error.message)),
 }, word);
 
-/** All rounds and revisions of a reader get another name. */
+/** All rounds and revisions of a reader get another name. @type {(reader: string) => Promise<void>} */
 async function rename(reader) {
   const name = await ask(`Rename ${reader}`, "Name", reader, "Save");
   if (name === null || name === reader) return;
@@ -58,6 +58,7 @@ async function rename(reader) {
   await show();
 }
 
+/** @type {(reader: string) => Promise<void>} */
 async function remove(reader) {
   if (!(await ask(`Remove all that ${reader} has said in this session, in every round? What was settled stays.`, null, null, "Remove"))) return;
   await saveNow();
@@ -94,6 +95,7 @@ function figures(name, part, readers) {
     h("tbody", {}, ...rows.map(([what, figure]) => row("td", [what, ...cells(figure)]))));
 }
 
+/** @type {(figure: Service.Figure | null) => string[]} */
 function cells(figure) {
   if (!figure) return ["–", "", "", "0"];
   const [low, high] = figure.ci95;
@@ -107,6 +109,7 @@ function row(tag, texts) {
   return h("tr", {}, ...texts.map((text, place) => (place === 0 || tag === "th" ? head(text) : h("td", {}, text))));
 }
 
+/** @type {(each: Service.Difference) => HTMLElement} */
 function difference(each) {
   const said = Object.entries(each.labels).map(([reader, label]) => `${reader}: ${LABELS.isLabel(label) ? LABELS.words(label) : label}`);
   return h("li", {}, h("button", { type: "button", className: "entry", onclick: () => open(each) },
@@ -114,7 +117,8 @@ function difference(each) {
     h("span", { className: "entry-facts" }, said.join(" · "))));
 }
 
-/** Open the cycle that is called differently, for whoever reads or is to settle it. */
+/** Open the cycle that is called differently, for whoever reads or is to settle it.
+ * @type {(each: Service.Difference) => Promise<void>} */
 async function open({ recording, start_s, end_s }) {
   showView("recordings");
   if (state.current?.id !== recording) await openRecording(recording);

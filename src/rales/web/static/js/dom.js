@@ -30,17 +30,17 @@ export function h(tag, properties = /** @type {Properties<Tag>} */ ({}), ...chil
 /** -> the element that has the focus. */
 export const focused = () => /** @type {HTMLElement | null} */ (document.activeElement);
 
-/** The name of some radio buttons -> the value of the chosen one. */
+/** The name of some radio buttons -> the value of the chosen one. @type {(name: string) => string} */
 export const chosenOf = (name) => /** @type {HTMLInputElement} */ (document.querySelector(`[name=${name}]:checked`)).value;
 
-/** Say something to a screen reader without taking the focus. */
+/** Say something to a screen reader without taking the focus. @type {(sentence: string) => void} */
 export function say(sentence) {
   byId("said").textContent = "";
   requestAnimationFrame(() => (byId("said").textContent = sentence));
 }
 
 let fading = 0;
-/** Say something to everyone: to a screen reader, and on the screen for a moment. */
+/** Say something to everyone: to a screen reader, and on the screen for a moment. @type {(sentence: string) => void} */
 export function tell(sentence) {
   say(sentence);
   byId("toast").textContent = sentence;
@@ -49,7 +49,7 @@ export function tell(sentence) {
 }
 
 let timer = 0;
-/** Show an error until it has been read. */
+/** Show an error until it has been read. @type {(sentence: string) => void} */
 export function alarm(sentence) {
   const box = byId("alert");
   box.replaceChildren(
@@ -79,10 +79,11 @@ export function ask(title, label, text, yes) {
   );
 }
 
-/** Seconds -> 1:02.3 */
+/** Seconds -> 1:02.3 @type {(seconds: number) => string} */
 export function clock(seconds) {
   const tenths = Math.round(seconds * 10);
   return `${Math.floor(tenths / 600)}:${String(Math.floor((tenths % 600) / 10)).padStart(2, "0")}.${tenths % 10}`;
 }
 
+/** @type {(fraction: number) => string} */
 export const percent = (fraction) => `${Math.round(fraction * 100)} %`;

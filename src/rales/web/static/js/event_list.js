@@ -8,7 +8,6 @@ import { chooseKind, keptKind, markHere, removeEvent, select, setMarking, takeLa
 import { KINDS, cycleAt, disagreement, extent, inCycle, resize, setBand, setKind } from "./events.js";
 import { selectedCycle, state, update, when } from "./state.js";
 
-/** @typedef {"start_s" | "end_s" | "low_hz" | "high_hz"} Edge */
 // edge, words, step of the arrows, decimals
 const FIELDS = /** @type {[Edge, string, number, number][]} */ ([
   ["start_s", "From, s", 0.005, 3], ["end_s", "To, s", 0.005, 3], ["low_hz", "Low, Hz", 10, 1], ["high_hz", "High, Hz", 10, 1],
@@ -19,7 +18,7 @@ export function start() {
   const kinds = () => Object.entries(KINDS).map(([value, { words }]) => h("option", { value }, words));
   byId("event-kind").replaceChildren(...kinds());
   byId("event-kind").value = keptKind();
-  byId("event-kind").addEventListener("change", () => chooseKind(byId("event-kind").value));
+  byId("event-kind").addEventListener("change", () => chooseKind(/** @type {EventKind} */ (byId("event-kind").value)));
   byId("mark").addEventListener("click", () => setMarking(!state.marking));
   byId("mark-here").addEventListener("click", () => markHere());
   byId("take-label").addEventListener("click", takeLabel);
@@ -56,7 +55,10 @@ function entry(event) {
 function fields(event) {
   const { duration_s } = state.current;
   const kind = h("select", { "aria-label": "Kind of the event", "data-field": "kind",
-    onchange: () => changeEvents(setKind(state.events, event.id, kind.value, duration_s), `${KINDS[kind.value].words}`) },
+    onchange: () => {
+      const value = /** @type {EventKind} */ (kind.value);
+      changeEvents(setKind(state.events, event.id, value, duration_s), KINDS[value].words);
+    } },
     ...Object.entries(KINDS).map(([value, { words }]) => h("option", { value }, words)));
   kind.value = event.kind;
   const turn = KINDS[event.kind].sound === null;

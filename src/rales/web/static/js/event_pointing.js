@@ -29,15 +29,15 @@ function begin(event) {
   const id = event.target.closest("[data-event]")?.dataset.event ?? null;
   const [from, events, duration_s, kind] = [placeOf(event), state.events, state.current.duration_s, state.marking];
   const { event: chosen } = state;
-  if (eventEdge && id === chosen) {
+  if (eventEdge && chosen !== null && id === chosen) {
     const value = (place) => (eventEdge.endsWith("_s") ? place.seconds : Math.round(place.hertz));
     follow(event, (place) => resize(events, chosen, eventEdge, value(place), duration_s), (next) => changeEvents(next, "Event changed"));
   } else if (kind && !event.shiftKey && !event.target.dataset.edge) {
     const make = (place) => add(events, kind, KINDS[kind].box ? from : place, place, about());
     follow(event, make, (next) => made(next, kind), { click: true });
   } else if (id !== null && id === chosen && selectedEvent()) {
-    const by = (place) => [place.seconds - from.seconds, Math.round(place.hertz - from.hertz)];
-    follow(event, (place) => move(events, chosen, ...by(place), duration_s), (next) => changeEvents(next, "Event moved"));
+    const make = (place) => move(events, id, place.seconds - from.seconds, Math.round(place.hertz - from.hertz), duration_s);
+    follow(event, make, (next) => changeEvents(next, "Event moved"));
   } else selectIfStill(event, id);
 }
 

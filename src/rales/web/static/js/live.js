@@ -33,7 +33,7 @@ let sessionReady = async () => {};
  */
 let live = /** @type {Live | null} */ (null);
 
-/** `ready()` resolves once there is a session to add to. */
+/** `ready()` resolves once there is a session to add to. @type {(ready: () => Promise<void>) => void} */
 export function start(ready) {
   sessionReady = ready;
   when(["session"], () => showLeft().catch(() => {}));
@@ -51,6 +51,7 @@ export function start(ready) {
 
 const say = (sentence) => (byId("live-state").textContent = sentence);
 
+/** @type {(error: Error) => void} */
 function fail(error) {
   say(`${error.message}.`.replace("..", "."));
   showButtons();
@@ -114,7 +115,7 @@ async function begin() {
   }
 }
 
-/** Sound has come: it is kept to be sent, measured, and drawn. */
+/** Sound has come: it is kept to be sent, measured, and drawn. @type {(mine: Live, samples: Float32Array) => void} */
 function hear(mine, samples) {
   const { unsent, rate_hz, picture } = mine;
   unsent.push(samples);
@@ -132,6 +133,7 @@ function hear(mine, samples) {
     end(`A recording lasts ${state.limits.duration_s / 60} minutes at most, so it was ended: keep it and begin another one`);
 }
 
+/** @type {(level: { peak_db: number, rms_db: number }, clips: boolean) => void} */
 function showLevel({ peak_db, rms_db }, clips) {
   const figure = (value) => (Number.isFinite(value) ? value.toFixed(0) : "−∞");
   const words = `peak ${figure(peak_db)}, RMS ${figure(rms_db)} dBFS`;
@@ -141,7 +143,8 @@ function showLevel({ peak_db, rms_db }, clips) {
   byId("live-meter").setAttribute("aria-valuenow", Number.isFinite(rms_db) ? Math.max(-60, Math.round(rms_db)) : -60);
 }
 
-/** Send what comes until all of it is confirmed; a service that does not answer, or cannot take it now, is asked again. */
+/** Send what comes until all of it is confirmed; a service that does not answer, or cannot take it now, is asked again.
+ * @type {(mine: Live) => Promise<void>} */
 async function send(mine) {
   let held = false;
   const most = () => Math.round(state.limits.duration_s * mine.rate_hz) - (mine.unsent.total - mine.unsent.left);
@@ -165,7 +168,7 @@ async function send(mine) {
   }
 }
 
-/** Ask what was found, again and again. */
+/** Ask what was found, again and again. @type {(mine: Live) => Promise<void>} */
 async function listen(mine) {
   while (mine === live && mine.recording) {
     await pause(1000);
@@ -174,6 +177,7 @@ async function listen(mine) {
   }
 }
 
+/** @type {(mine: Live) => Promise<void>} */
 async function showAnswers(mine) {
   const said = await call("GET", `/live/${mine.id}/answers`);
   if (mine !== live) return;
@@ -182,7 +186,8 @@ async function showAnswers(mine) {
   byId("live-quality").textContent = said.judged ? said.quality_reason || good : `Cannot be judged: ${said.quality_reason}`;
 }
 
-/** Let go of the device; what it heard goes to the service. `why` says why a person did not ask for that. */
+/** Let go of the device; what it heard goes to the service. `why` says why a person did not ask for that.
+ * @type {(why: string) => Promise<void>} */
 async function end(why) {
   const mine = live;
   if (!mine?.recording) return;
@@ -219,7 +224,7 @@ async function discard() {
   byId("live").close();
 }
 
-/** An unfinished recording becomes one of the list, and opens. */
+/** An unfinished recording becomes one of the list, and opens. @type {(id: string, name: string) => Promise<void>} */
 async function keepLeft(id, name) {
   const facts = await call("POST", `/live/${id}/keep`, { name });
   await refresh();

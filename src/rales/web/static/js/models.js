@@ -41,7 +41,7 @@ export async function refresh() {
     h("span", { className: "figures" }, ` ${name} (${recipe}), digest ${digest.slice(0, 16)};`)));
 }
 
-/** Whether a model tells the classes apart that the page shows. */
+/** Whether a model tells the classes apart that the page shows. @type {(model: Service.ModelFacts) => boolean} */
 const knowsLabels = ({ classes, independent }) =>
   JSON.stringify([classes, independent]) === JSON.stringify([LABELS.classes, LABELS.independent]);
 

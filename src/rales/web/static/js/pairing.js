@@ -4,10 +4,10 @@
 const ANNOTATION = ".txt";
 const EVENTS = /_events(\.\w+)?\.(txt|json)$/i;
 
-/** visits/visit1/anna.wav -> visits/visit1/ */
+/** visits/visit1/anna.wav -> visits/visit1/ @type {(path: string) => string} */
 export const folderOf = (path) => path.slice(0, path.lastIndexOf("/") + 1);
 
-/** visits/visit1/anna.wav -> visits/visit1/anna */
+/** visits/visit1/anna.wav -> visits/visit1/anna @type {(path: string) => string} */
 export const withoutSuffix = (path) => {
   const name = path.slice(folderOf(path).length);
   const dot = name.lastIndexOf(".");
@@ -57,11 +57,12 @@ export function paired(files, suffixes, listed) {
   return { sounds, late, refused };
 }
 
-/** visit1/Anna_events.raven.txt -> visit1/anna */
+/** visit1/Anna_events.raven.txt -> visit1/anna @type {(path: string) => string} */
 const marksOf = (path) => path.replace(EVENTS, "").toLowerCase();
+/** @type {(path: string) => string} */
 const lowerName = (path) => withoutSuffix(path).toLowerCase();
 
-/** What systems put into folders without asking: .DS_Store, ._anna.wav, __MACOSX. */
+/** What systems put into folders without asking: .DS_Store, ._anna.wav, __MACOSX. @type {(path: string) => boolean} */
 const isHidden = (path) => path.includes("/") && path.split("/").some((part) => /^(\.|__MACOSX)/.test(part));
 
 function grouped(files, key) {

@@ -42,13 +42,16 @@ export function nextPreset() {
   choosePreset(names[(names.indexOf(state.picture.preset) + 1) % names.length]);
 }
 
+/** @type {(preset: Picture["preset"]) => void} */
 const choosePreset = (preset) => choose({ preset, high_hz: PRESETS[preset].high_hz });
 
+/** @type {(change: Partial<Picture>) => void} */
 function choose(change) {
   update({ picture: { ...state.picture, ...change } });
   localStorage.setItem(KEPT, JSON.stringify(state.picture));
 }
 
+/** @type {() => Picture} */
 function kept() {
   try {
     const found = { ...FIRST, ...JSON.parse(localStorage.getItem(KEPT)) };
@@ -69,27 +72,29 @@ function show() {
   for (const id of /** @type {const} */ (["range-hz", "scale"])) byId(id).disabled = preset === "model"; // which has its own
 }
 
-/** -> the frequency axis of the picture (geometry.js). */
+/** -> the frequency axis of the picture (geometry.js). @type {(picture: Picture) => Scale} */
 export function scaleOf({ preset, high_hz, scale }) {
   if (preset === "model") return { kind: "mel", low_hz: 50, high_hz: 8000 };
   return scale === "log" ? { kind: "log", low_hz: 50, high_hz } : { kind: "linear", low_hz: 0, high_hz };
 }
 
-/** -> window, size and how many bins of it are wanted, null for the model's picture, which the service makes. */
+/** -> window, size and how many bins of it are wanted, null for the model's picture, which the service makes.
+ * @type {(picture: Picture) => Transform | null} */
 export function transformOf({ preset, high_hz }) {
   const { window, size } = PRESETS[preset];
   if (!size) return null;
   return { window, size, bins: Math.min(size / 2 + 1, Math.ceil((high_hz * size) / RATE_HZ) + 2) };
 }
 
-/** Whether the picture is light. */
+/** Whether the picture is light. @type {(picture: Picture) => boolean} */
 export function isLight({ colours }) {
   if (colours !== "page") return colours === "grey";
   const { theme } = document.documentElement.dataset;
   return theme === "light" || (theme !== "dark" && !matchMedia("(prefers-color-scheme: dark)").matches);
 }
 
-/** -> 256 colours, the quietest first, as the numbers that a canvas stores (alpha, blue, green, red). */
+/** -> 256 colours, the quietest first, as the numbers that a canvas stores (alpha, blue, green, red).
+ * @type {(light: boolean) => Uint32Array<ArrayBuffer>} */
 export function palette(light) {
   const parts = (light ? GREY : MAGMA).map((stop) => [1, 3, 5].map((at) => parseInt(stop.slice(at, at + 2), 16)));
   return Uint32Array.from({ length: 256 }, (_, level) => {

@@ -71,7 +71,7 @@ function begin(event) {
     if (moved.pointerId !== event.pointerId) return;
     far ||= Math.abs(moved.clientX - begun.x) > STILL_PX;
     if (!far || isOver()) return;
-    if (edge) last = show(cycles.move(begun.cycles, begun.id, edge, secondsAt(moved), state.current.duration_s));
+    if (edge && begun.id !== null) last = show(cycles.move(begun.cycles, begun.id, edge, secondsAt(moved), state.current.duration_s));
     else if (makes) last = show(cycles.add(begun.cycles, begun.seconds, secondsAt(moved), state.current.duration_s, state.limits.cycles));
     else update({ view: panned(begun.view, width(), state.current.duration_s, moved.clientX - begun.x) });
   };

@@ -27,7 +27,8 @@ export function start() {
   show();
 }
 
-/** Read as somebody else, or as nobody. What was open stays open. */
+/** Read as somebody else, or as nobody. What was open stays open.
+ * @type {(reader: string, round: number) => Promise<void>} */
 export async function become(reader, round) {
   if (reader === state.reader && round === state.round) return;
   const open = state.current?.id;
@@ -46,6 +47,7 @@ export async function become(reader, round) {
   }
 }
 
+/** @type {(reader: string, round: number) => string} */
 export const nameOf = (reader, round) => (round > 1 ? `${reader}, round ${round}` : reader);
 
 function use() {

@@ -52,7 +52,8 @@ function followLine() {
   showAnswers(line.id, opened).catch(() => {}); // its next line asks again
 }
 
-/** Open a recording: its sound, its picture, its cycles. What was open cannot be heard or judged from here on. */
+/** Open a recording: its sound, its picture, its cycles. What was open cannot be heard or judged from here on.
+ * @type {(id: string) => Promise<void>} */
 export async function openRecording(id) {
   const number = (opened += 1);
   if (state.current?.id === EXAMPLE && id !== EXAMPLE) forget(); // its edits are of no use behind a real recording
@@ -90,7 +91,7 @@ export async function showExample() {
 /** Whether a recording of the session is open or on its way. */
 export const isOpen = () => (opening ?? state.current?.id ?? EXAMPLE) !== EXAMPLE;
 
-/** Empty the player; `sentence` says why there is nothing. */
+/** Empty the player; `sentence` says why there is nothing. @type {(sentence: string) => void} */
 function leave(sentence) {
   byId("loading").textContent = sentence;
   player.empty();
@@ -129,14 +130,16 @@ export function close() {
   showHead();
 }
 
-/** Show the open recording as the service has it; an undo brings `before` back. */
+/** Show the open recording as the service has it; an undo brings `before` back.
+ * @type {(id: string, before: Standing) => Promise<void>} */
 export async function reopen(id, before) {
   if (state.current?.id === id && (await showAnswers(id, opened))) remember(before);
 }
 
 /** Show what models and people say of a recording; -> false if another one was opened meanwhile.
  *
- * Cycles that are not saved yet, or were changed while the answer was on its way, stay with their history. */
+ * Cycles that are not saved yet, or were changed while the answer was on its way, stay with their history.
+ * @type {(id: string, number: number) => Promise<boolean>} */
 async function showAnswers(id, number) {
   if (opening !== null && opening !== id) return false;
   const before = state.current?.id === id ? state : null;
@@ -164,7 +167,8 @@ async function showAnswers(id, number) {
   return true;
 }
 
-/** Open the recording after (1) or before (-1) the open one, as the list had them when that one was opened. */
+/** Open the recording after (1) or before (-1) the open one, as the list had them when that one was opened.
+ * @type {(by: 1 | -1) => void} */
 export function step(by) {
   const open = opening ?? state.current?.id;
   const shown = listed().map((line) => line.id);
@@ -174,6 +178,7 @@ export function step(by) {
   else say("No further recording");
 }
 
+/** @type {(reviewed: boolean) => Promise<void>} */
 export async function setReviewed(reviewed) {
   const { current } = state;
   if (!current || state.reader) return; // a reader has reviewed what is decided

@@ -14,11 +14,12 @@ const MOST_TILES = 400;
 const QUIETEST_TOP_DB = -60; // what is quieter everywhere is not made brighter, so silence is dark
 
 const worker = new Worker("/static/js/spectrogram_worker.js", { type: "module" });
-const tiles = new Map(); // key -> {levels, image, look}, the ones used last at the end
+const tiles = /** @type {Map<string, Tile>} */ (new Map()); // key -> {levels, image, look}, the ones used last at the end
 const tops = new Map(); // transform -> level that is brightest
 let turn = 0; // of the recording
 let rate_hz = 16000;
 let length = 0; // of the sound, in samples
+/** @typedef {{ levels: Uint8Array, image?: OffscreenCanvas, look?: string }} Tile */
 /** @typedef {{ first: number, columns: number, image: OffscreenCanvas }} Part */
 /** @typedef {{ levels: Uint8Array, bands: number, frames: number, hop_s: number, top: number, look: string, images: Part[] }} Heard */
 let heard = /** @type {Heard | Promise<void> | null} */ (null); // the model's picture, or the promise of it
@@ -46,7 +47,7 @@ export function empty() {
   byId("picture").width = byId("picture").width; // wipes it
 }
 
-/** Draw this sound from here on. */
+/** Draw this sound from here on. @type {(samples: Int16Array, rate: number) => void} */
 export function load(samples, rate) {
   [rate_hz, length] = [rate, samples.length];
   const copy = samples.slice();
@@ -54,7 +55,7 @@ export function load(samples, rate) {
   draw();
 }
 
-/** Lay an explanation over its cycle, or nothing for null. */
+/** Lay an explanation over its cycle, or nothing for null. @type {(explanation: Service.Explanation | null) => void} */
 export function setOverlay(explanation) {
   overlay = explanation;
   draw();
@@ -95,6 +96,7 @@ function paint() {
 
 // The sound
 
+/** @type {(context: CanvasRenderingContext2D, x: (seconds: number) => number, width: number, height: number, transform: Transform) => void} */
 function paintSound(context, x, width, height, transform) {
   const top = tops.get(keyOf(transform));
   const wanted = top === undefined ? [{ key: keyOf(transform), about: { ...transform, loudness: true } }] : [];
@@ -122,9 +124,10 @@ function paintSound(context, x, width, height, transform) {
   worker.postMessage({ wanted });
 }
 
+/** @type {(transform: Transform) => string} */
 const keyOf = ({ window, size, bins }) => `${window} ${size} ${bins}`;
 
-/** Keep a tile; of too many, those that were not used for longest go. */
+/** Keep a tile; of too many, those that were not used for longest go. @type {(key: string, tile: Tile) => void} */
 function keep(key, tile) {
   tiles.delete(key);
   tiles.set(key, tile);
@@ -134,11 +137,12 @@ function keep(key, tile) {
   }
 }
 
-/** A tile -> its image in today's colours, made once. */
+/** A tile -> its image in today's colours, made once.
+ * @type {(tile: Tile, top: number, transform: Transform) => OffscreenCanvas} */
 function imageOf(tile, top, transform) {
   const { range_db, scale, high_hz } = state.picture;
   const look = `${top} ${range_db} ${scale} ${high_hz} ${colours.light}`;
-  if (tile.look !== look) {
+  if (!tile.image || tile.look !== look) {
     const axis = scaleOf(state.picture);
     const binOf = (place) => (hertzAt(axis, place) * transform.size) / rate_hz;
     tile.image = colour(tile.levels, COLUMNS + 1, transform.bins, ROWS, binOf, shades(top));
@@ -147,7 +151,7 @@ function imageOf(tile, top, transform) {
   return tile.image;
 }
 
-/** Brightest level of the recording -> colour of each level. */
+/** Brightest level of the recording -> colour of each level. @type {(top: number) => Uint32Array} */
 function shades(top) {
   const top_db = Math.max(FLOOR_DB + top * LEVEL_DB, QUIETEST_TOP_DB);
   const floor_db = top_db - state.picture.range_db;
@@ -158,7 +162,8 @@ function shades(top) {
   });
 }
 
-/** Levels, column by column -> an image of `rows` rows, the highest frequency at the top. */
+/** Levels, column by column -> an image of `rows` rows, the highest frequency at the top.
+ * @type {(levels: Uint8Array, columns: number, bins: number, rows: number, binOf: (place: number) => number, table: Uint32Array) => OffscreenCanvas} */
 function colour(levels, columns, bins, rows, binOf, table) {
   const canvas = new OffscreenCanvas(columns, rows);
   const context = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d"));
@@ -179,6 +184,7 @@ function colour(levels, columns, bins, rows, binOf, table) {
 
 // As the model hears it
 
+/** @type {(context: CanvasRenderingContext2D, x: (seconds: number) => number, height: number) => void} */
 function paintHeard(context, x, height) {
   if (heard === null) heard = fetchHeard(turn);
   if (heard instanceof Promise) return;
@@ -201,6 +207,7 @@ function paintHeard(context, x, height) {
   }
 }
 
+/** @type {(asked: number) => Promise<void>} */
 async function fetchHeard(asked) {
   try {
     const { content, headers } = await bytes(`${pathOf(state.current.id)}/spectrogram`);
@@ -217,7 +224,8 @@ async function fetchHeard(asked) {
   }
 }
 
-/** Tint what spoke for the label, also where it was silence, and darken the rest; full tint from the 95th percentile. */
+/** Tint what spoke for the label, also where it was silence, and darken the rest; full tint from the 95th percentile.
+ * @type {(overlay: Service.Explanation, context: CanvasRenderingContext2D, x: (seconds: number) => number, height: number, scale: Scale) => void} */
 function paintOverlay({ values, high_hz, low_hz, from_s, to_s }, context, x, height, scale) {
   const spoke = values.flat().filter((value) => value > 0).sort((a, b) => a - b);
   const top = spoke[Math.floor(0.95 * (spoke.length - 1))] ?? 1;

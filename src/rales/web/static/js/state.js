@@ -59,13 +59,15 @@ export function update(change) {
 export const whoReads = () => (state.reader ? `${state.round} ${state.reader}` : "");
 
 /** A recording's line in the list is now this one, unless a later state of it is known already, or somebody else reads than
- * `who`, whose line it is. */
+ * `who`, whose line it is.
+ * @type {(facts: Service.RecordingFacts, who: string) => void} */
 export function updateLine(facts, who) {
   if (who === whoReads() && state.recordings.some(({ id }) => id === facts.id)) mergeLines([facts], []);
 }
 
 /** Lines that have come and ids of recordings that are gone -> the list with them; `more` is changed along with it. A line
- * may be overtaken by a later one on its way. */
+ * may be overtaken by a later one on its way.
+ * @type {(lines: Service.RecordingFacts[], gone: string[], more?: Partial<typeof state>) => void} */
 export function mergeLines(lines, gone, more = {}) {
   const list = new Map(state.recordings.map((facts) => [facts.id, facts]));
   for (const facts of lines) {
@@ -95,5 +97,7 @@ export function asReader(path, { reader, round } = state) {
   return /** @type {Path} */ (!reader ? path : `${path}${path.includes("?") ? "&" : "?"}${new URLSearchParams({ reader, round: `${round}` })}`);
 }
 
+/** @type {() => SoundEvent | null} */
 export const selectedEvent = () => state.events.find((event) => event.id === state.event) ?? null;
+/** @type {() => Cycle | null} */
 export const selectedCycle = () => state.cycles.find((cycle) => cycle.id === state.selected) ?? null;
