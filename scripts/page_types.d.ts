@@ -32,6 +32,8 @@ type LabelRules = ReturnType<typeof import("../src/rales/web/static/js/classes.j
 
 /** A sound of the service, 16 bits a sample. */
 type Sound = { samples: Int16Array; rate_hz: number };
+/** A file that was dropped or chosen, and its path in that. */
+type Dropped = { file: File; path: string };
 /** A frequency axis, and a transform with how many bins of it are wanted. */
 type Scale = { kind: "linear" | "log" | "mel"; low_hz: number; high_hz: number };
 type Transform = { window: number; size: number; bins: number };

@@ -1,6 +1,7 @@
 // The service: JSON in and out; its sentences become errors.
 
 export class Refused extends Error {
+  /** @param {number} status @param {string} message */
   constructor(status, message) {
     super(message);
     this.status = status;

@@ -82,7 +82,7 @@ export function labelSet({ classes, independent = false, forms }) {
  * @type {(names: string[]) => Record<string, string>} */
 function shortNames(names) {
   const taken = new Set();
-  const found = {};
+  const found = /** @type {Record<string, string>} */ ({});
   names.forEach((name, index) => {
     const first = [1, 2, 3].map((many) => name.charAt(0).toUpperCase() + name.slice(1, many).trim());
     found[name] = first.find((letters) => !taken.has(letters)) ?? `${index + 1}`;

@@ -2,7 +2,7 @@
 
 import { call, download } from "./api.js";
 import { LABELS } from "./classes.js";
-import { alarm, ask, byId, clock, h, percent, tell } from "./dom.js";
+import { alarm, ask, byId, clock, h, percent, tableRow, tell } from "./dom.js";
 import { refresh } from "./listing.js";
 import { become, nameOf } from "./readers.js";
 import { openRecording } from "./recordings.js";
@@ -36,14 +36,15 @@ function showProgress() {
   byId("export-readers").disabled = !progress.some(({ confirmed }) => confirmed);
   byId("readers-progress").hidden = !progress.length;
   byId("readers-progress").replaceChildren(
-    h("thead", {}, row("th", ["Reader", "Recordings", "Decided", "Change"])),
-    h("tbody", {}, ...progress.map((each) => row("td", [nameOf(each.reader, each.round), `${each.recordings}`,
+    h("thead", {}, tableRow("th", ["Reader", "Recordings", "Decided", "Change"])),
+    h("tbody", {}, ...progress.map((each) => tableRow("td", [nameOf(each.reader, each.round), `${each.recordings}`,
       `${each.confirmed} of ${each.cycles}`, h("span", {},
         button("Rename", () => rename(each.reader), each.reader), " ", button("Remove", () => remove(each.reader), each.reader))]))));
   byId("readers-changed").replaceChildren(...changes.map(({ made, reader, became }) =>
     h("li", {}, `${new Date(1000 * made).toLocaleString()}: ${reader} ${became ? `is now called ${became}` : "was removed"}`)));
 }
 
+/** @type {(word: string, act: () => Promise<void>, reader: string) => HTMLElement} */
 const button = (word, act, reader) => h("button", {
   type: "button", "aria-label": `${word} ${reader}`, onclick: () => act().catch((error) => alarm(error.message)),
 }, word);
@@ -77,7 +78,8 @@ async function compare() {
   byId("readers-note").textContent = readers.length < 2
     ? "Agreement needs two readers in a round: choose one at the top left, and label."
     : found.cycles ? `Decided by two readers or more: ${found.cycles} cycles; patients: ${found.patients}.` : "No cycle has been decided by two readers yet.";
-  const parts = [...(found.alpha ? [["All classes", found]] : []), ...Object.entries(found.findings)];
+  /** @type {[string, Service.Finding][]} */
+  const parts = [...(found.alpha ? [/** @type {[string, Service.Finding]} */ (["All classes", found])] : []), ...Object.entries(found.findings)];
   byId("readers-figures").replaceChildren(...(found.cycles ? parts.map(([name, part]) => figures(name, part, found.readers)) : []));
   byId("differences").replaceChildren(...found.differences.map((each) => difference(each)));
   byId("differences-title").textContent = found.cycles ? `${found.differences.length} called differently` : "Differences";
@@ -85,28 +87,24 @@ async function compare() {
   byId("settle-round").title = state.reader ? "For whoever is no reader: choose that at the top left" : "";
 }
 
+/** @type {(name: string, part: Service.Finding, readers: string[]) => HTMLElement} */
 function figures(name, part, readers) {
   const words = LABELS.classes.includes(name) ? LABELS.words(name) : name;
+  /** @type {[string, Service.Figure | null][]} */
   const rows = [["Krippendorff's alpha", part.alpha]];
   if (readers.length > 2) rows.push(["Fleiss' kappa", part.fleiss_kappa]);
   for (const pair of part.pairs) rows.push([`Cohen's kappa, ${pair.readers.join(" and ")}`, pair.kappa]);
   return h("table", { "aria-label": `Agreement: ${words}` },
-    h("thead", {}, row("th", [words, "Value", "95 %", "Same", "Cycles"])),
-    h("tbody", {}, ...rows.map(([what, figure]) => row("td", [what, ...cells(figure)]))));
+    h("thead", {}, tableRow("th", [words, "Value", "95 %", "Same", "Cycles"])),
+    h("tbody", {}, ...rows.map(([what, figure]) => tableRow("td", [what, ...cells(figure)]))));
 }
 
 /** @type {(figure: Service.Figure | null) => string[]} */
 function cells(figure) {
   if (!figure) return ["–", "", "", "0"];
   const [low, high] = figure.ci95;
-  const number = (value) => (value === null ? "–" : value.toFixed(2));
+  const number = (/** @type {number | null} */ value) => (value === null ? "–" : value.toFixed(2));
   return [number(figure.value), low === null ? "no interval" : `${number(low)} to ${number(high)}`, percent(figure.agreed), `${figure.cycles}`];
-}
-
-/** A line of a table: of heads ("th"), or of cells ("td") with a head in front. */
-function row(tag, texts) {
-  const head = (text) => h("th", { scope: tag === "th" ? "col" : "row" }, text);
-  return h("tr", {}, ...texts.map((text, place) => (place === 0 || tag === "th" ? head(text) : h("td", {}, text))));
 }
 
 /** @type {(each: Service.Difference) => HTMLElement} */
@@ -123,7 +121,7 @@ async function open({ recording, start_s, end_s }) {
   showView("recordings");
   if (state.current?.id !== recording) await openRecording(recording);
   const middle = (start_s + end_s) / 2;
-  const distance = (cycle) => Math.abs((cycle.start_s + cycle.end_s) / 2 - middle);
+  const distance = (/** @type {Cycle} */ cycle) => Math.abs((cycle.start_s + cycle.end_s) / 2 - middle);
   const [nearest] = [...state.cycles].sort((a, b) => distance(a) - distance(b));
   if (nearest) update({ selected: nearest.id });
 }

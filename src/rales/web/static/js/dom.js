@@ -33,6 +33,13 @@ export const focused = () => /** @type {HTMLElement | null} */ (document.activeE
 /** The name of some radio buttons -> the value of the chosen one. @type {(name: string) => string} */
 export const chosenOf = (name) => /** @type {HTMLInputElement} */ (document.querySelector(`[name=${name}]:checked`)).value;
 
+/** A line of a table: of heads ("th"), or of cells ("td") with a head in front.
+ * @type {(tag: "th" | "td", texts: (string | Node)[]) => HTMLTableRowElement} */
+export function tableRow(tag, texts) {
+  const head = (/** @type {string | Node} */ text) => h("th", { scope: tag === "th" ? "col" : "row" }, text);
+  return h("tr", {}, ...texts.map((text, place) => (place === 0 || tag === "th" ? head(text) : h("td", {}, text))));
+}
+
 /** Say something to a screen reader without taking the focus. @type {(sentence: string) => void} */
 export function say(sentence) {
   byId("said").textContent = "";
@@ -60,7 +67,8 @@ export function alarm(sentence) {
   timer = setTimeout(() => box.replaceChildren(), 15000);
 }
 
-/** Title, label of a text field or null, its text, word on the button -> the text, true without a field, or null. */
+/** Title, label of a text field or null, its text, word on the button -> the text, true without a field, or null.
+ * @type {(title: string, label: string | null, text: string | null | undefined, yes: string) => Promise<any>} */
 export function ask(title, label, text, yes) {
   const dialog = byId("ask");
   byId("ask-title").textContent = title;

@@ -16,8 +16,8 @@ const NEW_HZ = [200, 800];
 /** What the rules of events must know of the recording. */
 export const about = () => ({ cycles: state.cycles, duration_s: state.current.duration_s, most: state.limits.events });
 
-/** @returns {EventKind} */
-const known = (kind) => (kind in KINDS ? kind : "wheeze");
+/** @type {(kind: string) => EventKind} */
+const known = (kind) => /** @type {EventKind} */ (kind in KINDS ? kind : "wheeze");
 
 /** The kind that is marked next, kept by the browser. */
 export const kindToMark = () => known(byId("event-kind").value);

@@ -26,6 +26,7 @@ export function start() {
   });
 }
 
+/** @type {(file: File) => Promise<void>} */
 async function read(file) {
   const { current, limits } = state;
   const { events, notes } = await call("POST", `/recordings/${current.id}/events`, { name: file.name, text: await readText(file) });
@@ -37,6 +38,7 @@ async function read(file) {
   if (notes.length) alarm(notes.join(". "));
 }
 
+/** @type {(id: "export-events" | "export-all-events", path: (form: string) => string) => void} */
 function saveAs(id, path) {
   byId(id).replaceChildren(...Object.entries(FORMS).map(([value, words]) =>
     h("button", { type: "button", value, onclick: async () => {

@@ -39,6 +39,7 @@ function show() {
   byId("disagrees-words").textContent = said ? `Its events say ${LABELS.words(said).toLowerCase()}` : "";
 }
 
+/** @type {(event: SoundEvent) => HTMLElement} */
 function entry(event) {
   const { words, sound, box } = KINDS[event.kind];
   const outside = cycleAt(state.cycles, (event.start_s + event.end_s) / 2) ? "" : ", outside every cycle";
@@ -51,7 +52,7 @@ function entry(event) {
     ...(chosen ? [fields(event)] : []));
 }
 
-/** What can be typed of the selected event. */
+/** What can be typed of the selected event. @type {(event: SoundEvent) => HTMLElement} */
 function fields(event) {
   const { duration_s } = state.current;
   const kind = h("select", { "aria-label": "Kind of the event", "data-field": "kind",
@@ -74,11 +75,13 @@ function fields(event) {
     ...numbers.map(([edge, words, step, digits]) => number(event, edge, point ? "At, s" : words, step, digits)), ...band);
 }
 
+/** @type {(event: SoundEvent, edge: Edge, words: string, step: number, digits: number) => HTMLElement} */
 function number(event, edge, words, step, digits) {
-  const field = h("input", { type: "number", step, min: "0", value: event[edge].toFixed(digits), "data-field": edge,
+  const text = Number(event[edge]).toFixed(digits);
+  const field = h("input", { type: "number", step: `${step}`, min: "0", value: text, "data-field": edge,
     onchange: () => {
       const value = field.value === "" ? NaN : Number(field.value);
-      field.value = event[edge].toFixed(digits); // which stays where the change is not possible
+      field.value = text; // which stays where the change is not possible
       if (!Number.isNaN(value)) changeEvents(resize(state.events, event.id, edge, value, state.current.duration_s), "Event changed");
     } });
   return h("label", {}, words, field);

@@ -11,38 +11,43 @@ import { selectedEvent, state, update, when } from "./state.js";
 
 const STILL_PX = 4; // less is a click
 
+/** @typedef {(place: Place) => SoundEvent[] | null} Drag from where it is to the events that it leaves */
+
 export function start() {
   byId("sight").addEventListener("pointerdown", begin, { capture: true });
   when(["marking"], () => (byId("sight").dataset.marking = state.marking ?? ""));
 }
 
-/** -> {seconds, hertz} under the pointer. */
+/** -> {seconds, hertz} under the pointer. @type {(event: PointerEvent) => Place} */
 function placeOf(event) {
   const box = byId("picture").getBoundingClientRect();
   const up = Math.min(1, Math.max(0, 1 - (event.clientY - box.top) / box.height));
   return { seconds: timeAt(state.view, box.width, event.clientX - box.left), hertz: hertzAt(scaleOf(state.picture), up) };
 }
 
+/** @type {(event: PointerEvent) => void} */
 function begin(event) {
   if (!state.heard || event.button !== 0) return;
-  const { eventEdge } = event.target.dataset;
-  const id = event.target.closest("[data-event]")?.dataset.event ?? null;
+  const target = /** @type {HTMLElement} */ (event.target);
+  const eventEdge = /** @type {Edge | undefined} */ (target.dataset.eventEdge);
+  const id = target.closest("[data-event]")?.dataset.event ?? null;
   const [from, events, duration_s, kind] = [placeOf(event), state.events, state.current.duration_s, state.marking];
   const { event: chosen } = state;
   if (eventEdge && chosen !== null && id === chosen) {
-    const value = (place) => (eventEdge.endsWith("_s") ? place.seconds : Math.round(place.hertz));
+    const value = (/** @type {Place} */ place) => (eventEdge.endsWith("_s") ? place.seconds : Math.round(place.hertz));
     follow(event, (place) => resize(events, chosen, eventEdge, value(place), duration_s), (next) => changeEvents(next, "Event changed"));
-  } else if (kind && !event.shiftKey && !event.target.dataset.edge) {
-    const make = (place) => add(events, kind, KINDS[kind].box ? from : place, place, about());
+  } else if (kind && !event.shiftKey && !target.dataset.edge) {
+    const make = /** @type {Drag} */ (place) => add(events, kind, KINDS[kind].box ? from : place, place, about());
     follow(event, make, (next) => made(next, kind), { click: true });
   } else if (id !== null && id === chosen && selectedEvent()) {
-    const make = (place) => move(events, id, place.seconds - from.seconds, Math.round(place.hertz - from.hertz), duration_s);
+    const make = /** @type {Drag} */ (place) => move(events, id, place.seconds - from.seconds, Math.round(place.hertz - from.hertz), duration_s);
     follow(event, make, (next) => changeEvents(next, "Event moved"));
   } else selectIfStill(event, id);
 }
 
 /** A drag: `make(place)` -> the events that it leaves, or null, which are shown and at its end given to `finish`; with
- * `click` also after one that did not move. Nothing is done where another recording was opened, or a key changed one. */
+ * `click` also after one that did not move. Nothing is done where another recording was opened, or a key changed one.
+ * @type {(event: PointerEvent, make: Drag, finish: (events: SoundEvent[] | null) => void, options?: { click?: boolean }) => void} */
 function follow(event, make, finish, { click = false } = {}) {
   event.stopImmediatePropagation();
   event.preventDefault(); // selects no text
@@ -51,10 +56,10 @@ function follow(event, make, finish, { click = false } = {}) {
   zone.setPointerCapture(event.pointerId);
   const { events, current } = state;
   let shown = events;
-  let last = null;
+  let last = /** @type {SoundEvent[] | null} */ (null);
   let far = false;
   const isOver = () => !state.heard || state.current?.id !== current.id || state.events !== shown;
-  const moved = (at) => {
+  const moved = (/** @type {PointerEvent} */ at) => {
     if (at.pointerId !== event.pointerId) return;
     far ||= Math.hypot(at.clientX - event.clientX, at.clientY - event.clientY) > STILL_PX;
     if (!far || isOver()) return;
@@ -63,7 +68,7 @@ function follow(event, make, finish, { click = false } = {}) {
     shown = state.events;
     last = next ?? last;
   };
-  const ended = (at) => {
+  const ended = (/** @type {PointerEvent} */ at) => {
     if (at.pointerId !== event.pointerId) return;
     for (const [kind, act] of Object.entries(listeners)) zone.removeEventListener(kind, act);
     if (isOver()) return;
@@ -75,13 +80,14 @@ function follow(event, make, finish, { click = false } = {}) {
   for (const [kind, act] of Object.entries(listeners)) zone.addEventListener(kind, act);
 }
 
-/** A click selects the event under it, or none; a drag from there is one of pointing.js. */
+/** A click selects the event under it, or none; a drag from there is one of pointing.js.
+ * @type {(event: PointerEvent, id: string | null) => void} */
 function selectIfStill(event, id) {
-  const ended = (at) => {
+  const ended = (/** @type {PointerEvent} */ at) => {
     if (at.pointerId !== event.pointerId) return;
-    for (const kind of ["pointerup", "pointercancel"]) removeEventListener(kind, ended);
+    for (const kind of /** @type {const} */ (["pointerup", "pointercancel"])) removeEventListener(kind, ended);
     const still = Math.hypot(at.clientX - event.clientX, at.clientY - event.clientY) <= STILL_PX;
     if (still && at.type === "pointerup" && (id === null || state.events.some((each) => each.id === id))) update({ event: id });
   };
-  for (const kind of ["pointerup", "pointercancel"]) addEventListener(kind, ended);
+  for (const kind of /** @type {const} */ (["pointerup", "pointercancel"])) addEventListener(kind, ended);
 }

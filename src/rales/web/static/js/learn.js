@@ -2,7 +2,7 @@
 
 import { call } from "./api.js";
 import { LABELS, colour } from "./classes.js";
-import { alarm, ask, byId, chosenOf, h, tell } from "./dom.js";
+import { alarm, ask, byId, chosenOf, h, tableRow, tell } from "./dom.js";
 import { figureWords, outcomeWords, progressWords, surveyWords } from "./learn_words.js";
 import { refresh as refreshModels } from "./models.js";
 import { saveNow } from "./saving.js";
@@ -35,6 +35,7 @@ export async function show() {
   await follow();
 }
 
+/** @type {(doing: () => Promise<void>) => Promise<void>} */
 const act = (doing) => doing().catch((error) => alarm(error.message));
 
 /** Ask what of the session is confirmed, and what the chosen model can learn from it. */
@@ -71,7 +72,7 @@ async function follow() {
 function showJob() {
   const { status, figures = [], notes = [] } = job;
   byId("learn-job").hidden = status === "none";
-  byId("learn-job-title").textContent = { running: "The model learns", done: "Old and new", failed: "Nothing was learned" }[status] ?? "";
+  byId("learn-job-title").textContent = { none: "", running: "The model learns", done: "Old and new", failed: "Nothing was learned" }[status];
   byId("learn-running").hidden = status !== "running";
   byId("learn-done").hidden = status !== "done" && status !== "failed";
   byId("learn-use").hidden = status !== "done";
@@ -86,19 +87,14 @@ function showJob() {
   byId("learn-figures").hidden = !figures.length;
   const differs = figures.some(({ difference }) => difference);
   byId("learn-figures").replaceChildren(
-    h("thead", {}, row("th", ["", `Old: ${job.model}`, "New", ...(differs ? ["New less old"] : [])])),
-    h("tbody", {}, ...figures.map((each) => row("td", [each.name, figureWords(each.old), figureWords(each.new),
+    h("thead", {}, tableRow("th", ["", `Old: ${job.model}`, "New", ...(differs ? ["New less old"] : [])])),
+    h("tbody", {}, ...figures.map((each) => tableRow("td", [each.name, figureWords(each.old), figureWords(each.new),
       ...(differs ? [each.difference ? figureWords(each.difference, "+") : ""] : [])]))));
   byId("learn-notes").replaceChildren(...notes.map((note) => h("li", {}, note)));
   showWays();
 }
 
-/** A line of a table: of heads ("th"), or of cells ("td") with a head in front. */
-function row(tag, texts) {
-  const head = (text) => h("th", { scope: tag === "th" ? "col" : "row" }, text);
-  return h("tr", {}, ...texts.map((text, place) => (place === 0 || tag === "th" ? head(text) : h("td", {}, text))));
-}
-
+/** @type {(asked: object) => Promise<void>} */
 async function begin(asked) {
   await call("POST", `/sessions/${state.session}/learning`, { model: byId("learn-model").value, ...asked });
   await follow();
@@ -135,6 +131,7 @@ function showModels() {
   byId("no-learned").hidden = made.length > 0;
 }
 
+/** @type {(model: Service.ModelFacts) => Promise<void>} */
 async function remove({ name, learned }) {
   if (!(await ask(`Remove the model ${name}? What it said of recordings is no longer shown.`, null, null, "Remove"))) return;
   await call("DELETE", `/models/${learned}`);

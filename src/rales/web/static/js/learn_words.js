@@ -10,7 +10,7 @@ export function setWords(set, labels) {
   if (!set) return "";
   if (set === ANY) return "any label, 90 %";
   if (set === "no label") return "no label fits: unlike what taught the model";
-  const word = (name) => labels.words(name).toLowerCase();
+  const word = (/** @type {string} */ name) => labels.words(name).toLowerCase();
   if (!labels.independent) return `${set.split(OR).map(word).join(" or ")}, 90 %`;
   const parts = set.split("+");
   const heard = parts.filter((name) => !name.endsWith(MAYBE)).map(word);
@@ -22,7 +22,7 @@ export function setWords(set, labels) {
  * @type {(figure: Service.Measured, sign?: string) => string} */
 export function figureWords(figure, sign = "") {
   if (!figure || figure.value === null) return "–";
-  const number = (value) => `${sign && value >= 0 ? sign : ""}${value.toFixed(2)}`;
+  const number = (/** @type {number} */ value) => `${sign && value >= 0 ? sign : ""}${value.toFixed(2)}`;
   const { value, low, high } = figure;
   return low === null || high === null ? number(value) : `${number(value)} (${number(low)} to ${number(high)})`;
 }

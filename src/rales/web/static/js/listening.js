@@ -7,13 +7,14 @@ import { TARGET, gainTo, measureLoudness } from "./loudness.js";
 
 const LIMITER = { threshold: -12, knee: 0, ratio: 20, attack: 0.001, release: 0.1 };
 const MAKE_UP_DB = -0.6 * LIMITER.threshold * (1 - 1 / LIMITER.ratio); // that browsers add behind a compressor
-const BANDS = { wide: null, lung: { low_hz: 100, high_hz: 1000 }, bell: { low_hz: 20, high_hz: 200 } };
+const BANDS = /** @type {Record<string, { low_hz: number, high_hz: number } | null>} */ ({ wide: null, lung: { low_hz: 100, high_hz: 1000 }, bell: { low_hz: 20, high_hz: 200 } });
 const Q = [0.541, 1.307]; // two biquads make a Butterworth filter of fourth order: 24 dB an octave
 
-/** Audio context, its source and limits in hertz -> the last node of the chain. */
+/** Audio context, its source and limits in hertz -> the last node of the chain.
+ * @type {(context: BaseAudioContext, source: AudioNode, low_hz: number, high_hz: number) => AudioNode} */
 export function bandPass(context, source, low_hz, high_hz) {
   let node = source;
-  for (const [type, frequency] of [["highpass", low_hz], ["lowpass", high_hz]]) {
+  for (const [type, frequency] of /** @type {const} */ ([["highpass", low_hz], ["lowpass", high_hz]])) {
     for (const q of Q) {
       const filter = new BiquadFilterNode(context, { type, frequency, Q: 20 * Math.log10(q) });
       node = node.connect(filter);
@@ -23,7 +24,8 @@ export function bandPass(context, source, low_hz, high_hz) {
 }
 
 /** Audio context, a node and decibels -> the last node of a chain that lifts the sound by as much, but what would pass
- * full scale is held below it. Of 0 dB the sound is left as it is, and of less it is only made quieter. */
+ * full scale is held below it. Of 0 dB the sound is left as it is, and of less it is only made quieter.
+ * @type {(context: BaseAudioContext, node: AudioNode, decibels: number) => AudioNode} */
 export function lift(context, node, decibels) {
   if (decibels === 0) return node;
   const louder = node.connect(new GainNode(context, { gain: 10 ** (decibels / 20) }));
@@ -36,11 +38,12 @@ export function lift(context, node, decibels) {
 let context = /** @type {AudioContext | null} */ (null);
 let source = /** @type {AudioNode | null} */ (null);
 let end = /** @type {AudioNode | null} */ (null); // of the chain
-let sound = /** @type {{ samples: Int16Array, rate_hz: number } | null} */ (null); // what is played: {samples, rate_hz}
+let sound = /** @type {Sound | null} */ (null); // what is played: {samples, rate_hz}
 let even_db = 0; // that bring it to one loudness, in the band that is heard
 let turn = 0; // of the measurements; only the last one counts
 
-/** Lead the sound of a media element through the filter; browsers allow that only once a person has done something. */
+/** Lead the sound of a media element through the filter; browsers allow that only once a person has done something.
+ * @type {(media: HTMLMediaElement) => Promise<void>} */
 export function prepare(media) {
   if (context === null) {
     context = new AudioContext();
@@ -76,7 +79,8 @@ export async function otherLevel() {
   tell(even ? `Even: at ${TARGET} LUFS (${measured})` : "At its original level");
 }
 
-/** This is what will be heard, null for nothing. What one recording needs may be far too loud for the next. */
+/** This is what will be heard, null for nothing. What one recording needs may be far too loud for the next.
+ * @type {(next: Sound | null) => void} */
 export function setSound(next) {
   sound = next;
   byId("gain").value = "0";
@@ -93,7 +97,7 @@ export async function retune(wait_ms = 0) {
   if (wait_ms) await pause(wait_ms);
   if (asked !== turn) return null;
   const limits = band();
-  const wire = (offline, from) => (limits ? bandPass(offline, from, limits.low_hz, limits.high_hz) : from);
+  const wire = (/** @type {BaseAudioContext} */ offline, /** @type {AudioNode} */ from) => (limits ? bandPass(offline, from, limits.low_hz, limits.high_hz) : from);
   const lufs = await measureLoudness(sound.samples, sound.rate_hz, wire);
   if (asked !== turn) return null;
   even_db = gainTo(lufs);

@@ -23,7 +23,7 @@ export async function refresh() {
   follow();
   if (!state.session) return update({ recordings: [], whole: true });
   const known = new Set();
-  const next = async (after) => {
+  const next = async (/** @type {string} */ after) => {
     const part = await call("GET", asReader(`/sessions/${state.session}/recordings?${new URLSearchParams({ after })}`));
     if (number !== loads) return null;
     for (const { id } of part.recordings) known.add(id);
@@ -43,6 +43,7 @@ export async function refresh() {
 /** Resolves once the whole list is there. */
 export const whole = () => rest;
 
+/** @type {(after: string | null, next: (after: string) => Promise<Service.SessionPart | null>, done: () => void) => Promise<void>} */
 async function others(after, next, done) {
   while (after !== null) {
     const part = await next(after);
@@ -52,7 +53,7 @@ async function others(after, next, done) {
   done();
 }
 
-/** What was in the list before and is not in the one that has come now. */
+/** What was in the list before and is not in the one that has come now. @type {(known: Set<string>) => string[]} */
 const gone = (known) => state.recordings.filter(({ id }) => !known.has(id)).map(({ id }) => id);
 
 /** Listen for changes where somebody looks, and only there. */

@@ -49,6 +49,7 @@ export function start(ready) {
   addEventListener("pagehide", sendRest);
 }
 
+/** @type {(sentence: string) => void} */
 const say = (sentence) => (byId("live-state").textContent = sentence);
 
 /** @type {(error: Error) => void} */
@@ -86,7 +87,7 @@ function showButtons() {
 
 async function begin() {
   byId("live-begin").disabled = true;
-  const early = []; // what comes before the service has made room for it
+  const early = /** @type {Float32Array<ArrayBuffer>[]} */ ([]); // what comes before the service has made room for it
   let unplugged = false;
   try {
     const input = await openInput(byId("live-device").value, (samples) => (live ? hear(live, samples) : early.push(samples)), () => {
@@ -115,7 +116,7 @@ async function begin() {
   }
 }
 
-/** Sound has come: it is kept to be sent, measured, and drawn. @type {(mine: Live, samples: Float32Array) => void} */
+/** Sound has come: it is kept to be sent, measured, and drawn. @type {(mine: Live, samples: Float32Array<ArrayBuffer>) => void} */
 function hear(mine, samples) {
   const { unsent, rate_hz, picture } = mine;
   unsent.push(samples);
@@ -135,7 +136,7 @@ function hear(mine, samples) {
 
 /** @type {(level: { peak_db: number, rms_db: number }, clips: boolean) => void} */
 function showLevel({ peak_db, rms_db }, clips) {
-  const figure = (value) => (Number.isFinite(value) ? value.toFixed(0) : "−∞");
+  const figure = (/** @type {number} */ value) => (Number.isFinite(value) ? value.toFixed(0) : "−∞");
   const words = `peak ${figure(peak_db)}, RMS ${figure(rms_db)} dBFS`;
   const clipped = clips ? "; clipped: turn the device down" : "";
   byId("live-level-text").textContent = words + clipped;
@@ -238,7 +239,7 @@ async function showLeft() {
   if (session !== state.session) return;
   const left = known.filter((each) => each.left && each.id !== live?.id);
   byId("live-left").replaceChildren(...left.map(({ id, name, duration_s }) => {
-    const act = (work) => async () => {
+    const act = (/** @type {() => Promise<void>} */ work) => async () => {
       try {
         await work();
       } catch (error) {

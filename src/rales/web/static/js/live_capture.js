@@ -3,6 +3,7 @@
 
 const RAW = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
 const HIGHEST_HZ = 48000; // that the service takes
+/** @type {Record<string, string>} */
 const REASONS = {
   NotAllowedError: "The browser was told to give this page no microphone; allow it beside the address, then try again",
   SecurityError: "The browser or the system gives no microphone to pages; allow it in their settings, then try again",
@@ -12,12 +13,13 @@ const REASONS = {
   OverconstrainedError: "The device that was chosen is not there any more; choose another one",
 };
 
-/** What a browser raised -> a sentence. */
+/** What a browser raised -> a sentence. @type {(error: Error) => string} */
 export const reasonOf = (error) => REASONS[error.name] ?? `The device cannot be used (${error.message})`;
 
-/** Settings of the sound that comes -> what the browser does to it all the same, "" for nothing. */
+/** Settings of the sound that comes -> what the browser does to it all the same, "" for nothing.
+ * @type {(settings: MediaTrackSettings) => string} */
 export function alterations(settings) {
-  const words = { echoCancellation: "echo cancellation", noiseSuppression: "noise suppression", autoGainControl: "automatic gain" };
+  const words = /** @type {const} */ ({ echoCancellation: "echo cancellation", noiseSuppression: "noise suppression", autoGainControl: "automatic gain" });
   const found = Object.keys(words).filter((name) => settings[name] === true).map((name) => words[name]);
   return found.length ? `This browser does not switch off ${found.join(" and ")} for this device: the sound is altered` : "";
 }
@@ -29,7 +31,8 @@ export async function listInputs() {
 }
 
 /** Open a device (the system's own choice for ""); `hear` gets Float32Arrays as they come, `lost` hears that it was unplugged.
- * -> {rate_hz, label, note, close}; `close` resolves once all sound has come. Errors: sentences. */
+ * -> {rate_hz, label, note, close}; `close` resolves once all sound has come. Errors: sentences.
+ * @type {(device: string, hear: (samples: Float32Array<ArrayBuffer>) => void, lost: () => void) => Promise<{ rate_hz: number, label: string, note: string, close: () => Promise<void> }>} */
 export async function openInput(device, hear, lost) {
   if (!navigator.mediaDevices)
     throw new Error("Browsers give a microphone to pages of this machine or over https only; open the page on the machine "

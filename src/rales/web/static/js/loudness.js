@@ -18,7 +18,7 @@ export function gatedLoudness(samples, rate_hz) {
   for (let first = 0; first + STEPS <= steps.length; first += 1)
     powers.push(steps.slice(first, first + STEPS).reduce((sum, each) => sum + each) / (STEPS * step));
   if (!powers.length) powers.push(energy(samples, 0, samples.length) / Math.max(1, samples.length)); // shorter than a block
-  const mean = (some) => some.reduce((sum, power) => sum + power, 0) / some.length;
+  const mean = (/** @type {number[]} */ some) => some.reduce((sum, power) => sum + power, 0) / some.length;
   const loud = powers.filter((power) => toLufs(power) > QUIETEST);
   const least = toLufs(mean(loud)) - BELOW_DB;
   const louder = loud.filter((power) => toLufs(power) > least);

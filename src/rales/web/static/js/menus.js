@@ -13,7 +13,8 @@ export function start() {
   }
 }
 
-/** Below its button, or above one at the bottom; never out of the window. */
+/** Below its button, or above one at the bottom; never out of the window.
+ * @type {(menu: HTMLElement, box: DOMRect) => void} */
 function place(menu, box) {
   const left = Math.max(APART_PX, Math.min(box.left, innerWidth - menu.offsetWidth - APART_PX));
   const below = box.bottom + APART_PX + menu.offsetHeight <= innerHeight;

@@ -29,7 +29,7 @@ export async function refresh() {
     const words = `${model.name} (${model.recipe}${model.learned ? ", learned here" : ""}${other ? ", other classes" : ""})`;
     return h("option", { value: model.name, disabled: other, title: model.origin }, words);
   });
-  const isThere = (chosen) => models.some(({ name }) => name === chosen);
+  const isThere = (/** @type {string} */ chosen) => models.some(({ name }) => name === chosen);
   const first = models.find((model) => model.default)?.name ?? models[0]?.name;
   byId("model").replaceChildren(...options());
   byId("compare").replaceChildren(h("option", { value: "" }, "no other model"), ...options());
@@ -45,6 +45,7 @@ export async function refresh() {
 const knowsLabels = ({ classes, independent }) =>
   JSON.stringify([classes, independent]) === JSON.stringify([LABELS.classes, LABELS.independent]);
 
+/** @type {(change: { model: string } | { compare: string }) => Promise<void>} */
 async function choose(change) {
   update(change);
   const name = Object.values(change)[0];

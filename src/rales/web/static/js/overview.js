@@ -17,7 +17,7 @@ export function start() {
   }).observe(byId("overview"));
   const strip = byId("overview");
   let grabbed_s = /** @type {number | null} */ (null); // where in the window it is held
-  const secondsAt = (event) => {
+  const secondsAt = (/** @type {PointerEvent} */ event) => {
     const box = strip.getBoundingClientRect();
     return ((event.clientX - box.left) / box.width) * state.current.duration_s;
   };
@@ -33,7 +33,7 @@ export function start() {
   for (const kind of ["pointerup", "pointercancel"]) strip.addEventListener(kind, () => (grabbed_s = null));
 }
 
-/** Show this sound, or none for null. */
+/** Show this sound, or none for null. @type {(sound: Int16Array | null) => void} */
 export function load(sound) {
   [samples, shade] = [sound, ""];
   paint();
@@ -44,6 +44,7 @@ export function recolour() {
   paint();
 }
 
+/** @type {(start_s: number) => void} */
 function go(start_s) {
   const { view, current } = state;
   update({ view: bounded({ start_s, end_s: start_s + view.end_s - view.start_s }, byId("picture").clientWidth, current.duration_s) });
@@ -53,7 +54,7 @@ function showWindow() {
   const frame = byId("overview-window");
   frame.hidden = !state.current;
   if (!state.current) return;
-  const share = (seconds) => `${(100 * seconds) / state.current.duration_s}%`;
+  const share = (/** @type {number} */ seconds) => `${(100 * seconds) / state.current.duration_s}%`;
   Object.assign(frame.style, { left: share(state.view.start_s), width: share(state.view.end_s - state.view.start_s) });
 }
 

@@ -9,7 +9,7 @@ const RATE_HZ = 16000; // of the sound that the service sends
 const PRESETS = {
   wheeze: { window: 1024, size: 2048, high_hz: 1600 },
   crackle: { window: 128, size: 512, high_hz: 2500 },
-  model: { high_hz: 8000 },
+  model: { window: 0, size: 0, high_hz: 8000 },
 };
 const WORDS = {
   wheeze: ["Wheeze", "Window of 64 ms: pitch is sharp, clicks are smeared"],
@@ -28,7 +28,7 @@ export function start() {
     h("button", { type: "button", title, value, onclick: () => choosePreset(value) }, word)));
   fill("range-hz", RANGES_HZ, (hertz) => `0–${hertz / 1000} kHz`);
   fill("range-db", RANGES_DB, (decibels) => `${decibels} dB`);
-  const fields = { "range-hz": "high_hz", "range-db": "range_db", scale: "scale", colours: "colours" };
+  const fields = /** @type {const} */ ({ "range-hz": "high_hz", "range-db": "range_db", scale: "scale", colours: "colours" });
   for (const [id, name] of Object.entries(fields))
     byId(id).addEventListener("input", () =>
       choose({ [name]: typeof FIRST[name] === "number" ? Number(byId(id).value) : byId(id).value }));
@@ -61,8 +61,9 @@ function kept() {
   }
 }
 
+/** @type {<Value extends string | number>(id: "range-hz" | "range-db", values: Value[], words: (value: Value) => string) => void} */
 function fill(id, values, words) {
-  byId(id).replaceChildren(...values.map((value) => h("option", { value }, words(value))));
+  byId(id).replaceChildren(...values.map((value) => h("option", { value: `${value}` }, words(value))));
 }
 
 function show() {

@@ -6,6 +6,7 @@ import { longList } from "./long_list.js";
 import { folderOf } from "./pairing.js";
 import { state, when } from "./state.js";
 
+/** @type {Record<string, string>} */
 export const PLACES = {
   Tc: "Trachea", Al: "Left anterior", Ar: "Right anterior", Pl: "Left posterior", Pr: "Right posterior",
   Ll: "Left lateral", Lr: "Right lateral",
@@ -22,7 +23,7 @@ const { compare } = new Intl.Collator(undefined, { numeric: true });
  * @type {(openRecording: (id: string) => void, changed: () => void) => void} */
 export function start(openRecording, changed) {
   open = openRecording;
-  rows = longList(byId("list"), byId("list").closest(".queue-list"));
+  rows = longList(byId("list"), /** @type {HTMLElement} */ (byId("list").closest(".queue-list")));
   when(["recordings", "current", "whole", "begun", "taken"], showList);
   for (const id of /** @type {const} */ (["find", "show", "order"]))
     byId(id).addEventListener("input", () => {
@@ -36,13 +37,15 @@ export function start(openRecording, changed) {
 
 /** -> the recordings that the filters let through, in the order chosen. */
 export function listed() {
-  const chosen = [byId("find").value.trim().toLowerCase(), byId("show").value, byId("order").value];
+  const chosen = /** @type {[string, string, string]} */ ([byId("find").value.trim().toLowerCase(), byId("show").value, byId("order").value]);
   const of = [state.recordings, ...chosen];
   if (of.some((part, number) => part !== found.of[number])) found = { of, shown: arranged(...chosen) };
   return found.shown;
 }
 
+/** @type {(find: string, show: string, order: string) => Service.RecordingFacts[]} */
 function arranged(find, show, order) {
+  /** @type {Record<string, (facts: Service.RecordingFacts) => boolean>} */
   const filters = {
     all: () => true,
     open: (facts) => !facts.reviewed,
@@ -51,11 +54,13 @@ function arranged(find, show, order) {
     problem: (facts) => facts.status === "failed" || !facts.judged,
   };
   for (const [value, , names] of LABELS.findings)
-    filters[value] = (facts) => names.some((name) => facts.findings[name]);
+    filters[value] = (facts) => names.some((name) => facts.findings[name] > 0);
   const titles = new Map(state.recordings.map((facts) => [facts, title(facts)]));
   /** @type {(a: Service.RecordingFacts, b: Service.RecordingFacts) => number} */
   const byTitle = (a, b) => compare(titles.get(a) ?? "", titles.get(b) ?? "");
+  /** @type {(name: string) => typeof byTitle} */
   const answer = (name) => (a, b) => (b.answers?.[name] ?? -1) - (a.answers?.[name] ?? -1) || byTitle(a, b);
+  /** @type {Record<string, typeof byTitle>} */
   const orders = {
     added: () => 0,
     name: byTitle,

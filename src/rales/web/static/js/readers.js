@@ -82,6 +82,6 @@ async function load() {
   if (key === last) return;
   last = key;
   const number = (asked += 1);
-  const readings = wanted ? await call("GET", wanted) : [];
+  const readings = wanted ? await call("GET", wanted) : /** @type {Service.OtherReading[]} */ ([]);
   if (number === asked && (readings.length || state.readings.length)) update({ readings });
 }

@@ -18,7 +18,7 @@ const marking = new Map(); // id -> whether it is reviewed, until the service ha
 let asked = /** @type {Service.RecordingFacts | null} */ (null); // line for which the answers of the open recording were asked for
 let opened = 0; // counts, so that an answer for what has been left meanwhile is known as one
 let opening = /** @type {string | null} */ (null); // id of the recording that is on its way, until it can be heard
-let queue = []; // ids as the list had them when a recording was opened; an edit may move that one elsewhere
+let queue = /** @type {string[]} */ ([]); // ids as the list had them when a recording was opened; an edit may move that one elsewhere
 
 export function start() {
   when(["heard", "current"], showLoading);
@@ -146,7 +146,7 @@ async function showAnswers(id, number) {
   const [cyclesBefore, eventsBefore] = [state.cycles, state.events];
   const current = await call("GET", asReader(pathOf(id)));
   if (number !== opened) return false;
-  const scores = {};
+  const scores = /** @type {typeof state.scores} */ ({});
   for (const [model, rows] of Object.entries(current.scores)) {
     scores[model] = Object.fromEntries(rows.map((row) => [timeKey(row), row]));
   }
@@ -231,21 +231,23 @@ function showFacts() {
   const { current } = state;
   if (!current) return;
   const waits = { waiting: "waits for the model", failed: current.problem, ready: "" }[current.status];
-  const source = {
+  const source = /** @type {Record<string, string>} */ ({
     person: "cycles as you saved them",
     annotation: "cycles of the annotation",
     segment: "cycles found in the sound",
     window: "no breath found: equal windows",
     simulated: "cycles as they were simulated",
-  }[current.source];
+  })[current.source];
   const sound = current.judged ? current.quality_reason : `Not judged: ${current.quality_reason}`;
   const shown = [PLACES[current.location] ?? current.location, current.device, `${current.rate_hz / 1000} kHz`, clock(current.duration_s), state.level, source, sound, waits];
   byId("facts").textContent = byId("facts").title = shown.filter(Boolean).join(" · ");
 }
 
+/** @type {Record<string, string>} */
 const FORMS = { icbhi: "ICBHI .txt", csv: "CSV", audacity: "Audacity labels", raven: "Raven table" };
 
-/** A button for every format that can say the labels. */
+/** A button for every format that can say the labels.
+ * @type {(id: "export" | "export-all", path: (form: string) => string) => void} */
 function saveAs(id, path) {
   byId(id).replaceChildren(...LABELS.forms.map((form) =>
     h("button", { type: "button", value: form, onclick: async () => {

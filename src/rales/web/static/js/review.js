@@ -93,7 +93,7 @@ export async function nextDoubt() {
     let cycle = leastCertain();
     while (!cycle) {
       if (state.current) await leaveRecording();
-      const doubtful = (facts) => facts.uncertainty !== null || !facts.judged;
+      const doubtful = (/** @type {Service.RecordingFacts} */ facts) => facts.uncertainty !== null || !facts.judged;
       const next = listed().find((facts) => !seen.has(facts.id) && !facts.reviewed && doubtful(facts));
       if (!next) {
         seen.clear();
@@ -126,7 +126,7 @@ async function leaveRecording() {
  * where it is unsure, and they follow one another. */
 function leastCertain() {
   if (state.reader) return state.cycles.find((cycle) => !cycle.confirmed && !seen.has(cycle.id));
-  const sure = (cycle) => state.scores[state.model]?.[cycles.timeKey(cycle)];
+  const sure = (/** @type {Cycle} */ cycle) => state.scores[state.model]?.[cycles.timeKey(cycle)];
   return state.cycles
     .filter((cycle) => !cycle.confirmed && !seen.has(cycle.id) && sure(cycle))
     .sort((a, b) => LABELS.confidence(sure(a)) - LABELS.confidence(sure(b)))[0];

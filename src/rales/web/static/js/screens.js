@@ -15,6 +15,7 @@ export function start() {
   });
 }
 
+/** @type {(name: (typeof SCREENS)[number]) => void} */
 function show(name) {
   byId("recordings-view").dataset.screen = name;
   for (const each of SCREENS) byId(`screen-${each}`).setAttribute("aria-pressed", each === name);

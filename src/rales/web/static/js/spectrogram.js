@@ -87,7 +87,7 @@ function paint() {
   context.fillRect(0, 0, canvas.width, canvas.height);
   if (!state.current || length === 0) return;
   context.scale(canvas.width / width, canvas.height / height);
-  const x = (seconds) => xOf(state.view, width, seconds);
+  const x = (/** @type {number} */ seconds) => xOf(state.view, width, seconds);
   const transform = transformOf(state.picture);
   if (transform) paintSound(context, x, width, height, transform);
   else paintHeard(context, x, height);
@@ -99,7 +99,7 @@ function paint() {
 /** @type {(context: CanvasRenderingContext2D, x: (seconds: number) => number, width: number, height: number, transform: Transform) => void} */
 function paintSound(context, x, width, height, transform) {
   const top = tops.get(keyOf(transform));
-  const wanted = top === undefined ? [{ key: keyOf(transform), about: { ...transform, loudness: true } }] : [];
+  const wanted = /** @type {{ key: string, about: object }[]} */ (top === undefined ? [{ key: keyOf(transform), about: { ...transform, loudness: true } }] : []);
   const per_px = ((state.view.end_s - state.view.start_s) * rate_hz) / width;
   const closest = transform.window / 32; // between which there is nothing to see
   const hop = Math.max(closest, 2 ** Math.floor(Math.log2(per_px)));
@@ -144,7 +144,7 @@ function imageOf(tile, top, transform) {
   const look = `${top} ${range_db} ${scale} ${high_hz} ${colours.light}`;
   if (!tile.image || tile.look !== look) {
     const axis = scaleOf(state.picture);
-    const binOf = (place) => (hertzAt(axis, place) * transform.size) / rate_hz;
+    const binOf = (/** @type {number} */ place) => (hertzAt(axis, place) * transform.size) / rate_hz;
     tile.image = colour(tile.levels, COLUMNS + 1, transform.bins, ROWS, binOf, shades(top));
     tile.look = look;
   }
@@ -191,7 +191,7 @@ function paintHeard(context, x, height) {
   const { levels, bands, frames, hop_s, top } = heard;
   const look = `${state.picture.range_db} ${colours.light}`;
   if (heard.look !== look) {
-    const bandOf = (place) => place * (bands + 1) - 1; // the peaks of bands are evenly spaced in mel
+    const bandOf = (/** @type {number} */ place) => place * (bands + 1) - 1; // the peaks of bands are evenly spaced in mel
     const table = shades(top);
     heard.images = [];
     for (let first = 0; first < frames; first += COLUMNS) {
@@ -202,7 +202,7 @@ function paintHeard(context, x, height) {
     heard.look = look;
   }
   for (const { first, columns, image } of heard.images) {
-    const edge = (frame) => x((frame - 0.5) * hop_s); // a frame is centred at its time
+    const edge = (/** @type {number} */ frame) => x((frame - 0.5) * hop_s); // a frame is centred at its time
     context.drawImage(image, edge(first), 0, edge(first + columns) - edge(first), height);
   }
 }
@@ -211,7 +211,7 @@ function paintHeard(context, x, height) {
 async function fetchHeard(asked) {
   try {
     const { content, headers } = await bytes(`${pathOf(state.current.id)}/spectrogram`);
-    const number = (name) => Number(headers.get(name));
+    const number = (/** @type {string} */ name) => Number(headers.get(name));
     const [bands, frames] = [number("x-bands"), number("x-frames")];
     if (asked !== turn) return; // another recording was opened meanwhile
     const levels = new Uint8Array(content.length);
@@ -229,7 +229,7 @@ async function fetchHeard(asked) {
 function paintOverlay({ values, high_hz, low_hz, from_s, to_s }, context, x, height, scale) {
   const spoke = values.flat().filter((value) => value > 0).sort((a, b) => a - b);
   const top = spoke[Math.floor(0.95 * (spoke.length - 1))] ?? 1;
-  const up = (hertz) => height * (1 - Math.min(1, Math.max(0, placeOf(scale, hertz))));
+  const up = (/** @type {number} */ hertz) => height * (1 - Math.min(1, Math.max(0, placeOf(scale, hertz))));
   values.forEach((row, band) => {
     const [upper, lower] = [up(high_hz[band]), up(low_hz[band])];
     if (lower - upper <= 0) return; // above what is shown

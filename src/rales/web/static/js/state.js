@@ -83,6 +83,7 @@ export const EXAMPLE = "example"; // the recording that is shown where there is 
 
 /**
  * A recording -> where the service answers about it.
+ * @param {string} id
  * @returns {"/example" | `/recordings/${string}`}
  */
 export const pathOf = (id) => (id === EXAMPLE ? "/example" : `/recordings/${id}`);

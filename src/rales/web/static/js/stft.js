@@ -48,8 +48,10 @@ export function fourier(size) {
   };
 }
 
+/** @typedef {{ hann: Float64Array, scale: number, spectrum: ReturnType<typeof fourier>, re: Float64Array, im: Float64Array }} Prepared */
 const kept = new Map(); // window and size -> what a transform needs
 
+/** @type {(window: number, size: number) => Prepared} */
 function prepared(window, size) {
   const key = `${window} ${size}`;
   if (!kept.has(key)) {
@@ -94,7 +96,7 @@ export function tile(samples, { window, size, bins, hop, first, columns, most_lo
   for (let column = 0; column < columns; column += 2) {
     found.forEach((each) => each.fill(0));
     for (let look = 0; look < looks; look += 1) {
-      const centre = (which) => (first + column + which + (look + 0.5) / looks) * hop;
+      const centre = (/** @type {number} */ which) => (first + column + which + (look + 0.5) / looks) * hop;
       powers(samples, window, size, bins, [centre(0), centre(1)], found);
     }
     for (let which = 0; which < Math.min(2, columns - column); which += 1) {

@@ -10,14 +10,14 @@ import { mergeLines, state, when, whoReads } from "./state.js";
 
 const AT_ONCE = 2;
 
-const waiting = [];
+const waiting = /** @type {(import("./pairing.js").Pair<Dropped> & { session: string | null })[]} */ ([]);
 let total = 0;
 let done = 0;
 let working = 0;
-let twice = []; // recordings that the session had already
+let twice = /** @type {Dropped[]} */ ([]); // recordings that the session had already
 let sessionReady = async () => {};
 
-/** `ready()` resolves once there is a session to add to. */
+/** `ready()` resolves once there is a session to add to. @type {(ready: () => Promise<void>) => void} */
 export function start(ready) {
   sessionReady = ready;
   when(["limits"], () => (byId("files").accept = [...state.limits.suffixes, ".txt", ".json", "audio/*"].join()));
@@ -38,13 +38,14 @@ export function start(ready) {
     const entries = [...(event.dataTransfer?.items ?? [])].map((item) => item.webkitGetAsEntry?.()).filter((entry) => entry !== null);
     const files = [...(event.dataTransfer?.files ?? [])].map((file) => ({ file, path: file.name }));
     if (!entries.some((entry) => entry.isDirectory)) return send(files, session);
-    const unread = [];
+    const unread = /** @type {{ path: string }[]} */ ([]);
     send((await Promise.all(entries.map((entry) => inside(entry, unread)))).flat(), session, unread);
   });
 }
 
 /** Files, {file, path} each -> uploads of the recordings among them to the session of the drop, whichever is open when
- * their turn comes; `unread` are paths that the browser could not read. */
+ * their turn comes; `unread` are paths that the browser could not read.
+ * @type {(files: Dropped[], session?: string | null, unread?: { path: string }[]) => Promise<void>} */
 async function send(files, session = state.session, unread = []) {
   byId("refused").replaceChildren();
   if (unread.length) refuse(`${names(unread)}: cannot be read; is it still there, and may it be opened?`);
@@ -68,7 +69,7 @@ async function work() {
   working += 1;
   while (waiting.length) {
     showProgress();
-    const { session, sound, text, events } = waiting.shift();
+    const [{ session, sound, text, events }] = waiting.splice(0, 1);
     const body = new FormData();
     body.append("audio", sound.file);
     body.append("path", sound.path);
@@ -102,16 +103,21 @@ function showProgress() {
   }
 }
 
+/** @type {(sentence: string) => void} */
 function refuse(sentence) {
   byId("refused").append(h("li", { role: "alert" }, sentence));
 }
 
-/** Entry of a drop -> its files, through all folders, each with its path; `unread` takes what cannot be read. */
+/** Entry of a drop -> its files, through all folders, each with its path; `unread` takes what cannot be read.
+ * @type {(entry: FileSystemEntry, unread: { path: string }[]) => Promise<Dropped[]>} */
 async function inside(entry, unread) {
   const path = entry.fullPath.replace(/^\//, "");
   try {
-    if (entry.isFile) return [{ file: await new Promise((resolve, reject) => entry.file(resolve, reject)), path }];
-    const reader = entry.createReader();
+    if (entry.isFile) {
+      const one = /** @type {FileSystemFileEntry} */ (entry);
+      return [{ file: await new Promise((resolve, reject) => one.file(resolve, reject)), path }];
+    }
+    const reader = /** @type {FileSystemDirectoryEntry} */ (entry).createReader();
     const found = [];
     for (;;) {
       const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));

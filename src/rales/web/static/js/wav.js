@@ -4,7 +4,7 @@
  * @type {(bytes: Uint8Array<ArrayBuffer>) => Sound} */
 export function readWav(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const word = (at) => String.fromCharCode(...bytes.subarray(at, at + 4));
+  const word = (/** @type {number} */ at) => String.fromCharCode(...bytes.subarray(at, at + 4));
   let rate_hz = 0;
   if (bytes.length >= 12 && word(0) === "RIFF" && word(8) === "WAVE") {
     for (let at = 12; at + 8 <= bytes.length; ) {
