@@ -35,7 +35,7 @@ export function start(ready) {
     event.preventDefault();
     byId("over").hidden = true;
     const { session } = state; // folders take a moment to read
-    const entries = [...(event.dataTransfer?.items ?? [])].map((item) => item.webkitGetAsEntry?.()).filter((entry) => entry !== null);
+    const entries = [...(event.dataTransfer?.items ?? [])].map((item) => item.webkitGetAsEntry?.() ?? null).filter((entry) => entry !== null);
     const files = [...(event.dataTransfer?.files ?? [])].map((file) => ({ file, path: file.name }));
     if (!entries.some((entry) => entry.isDirectory)) return send(files, session);
     const unread = /** @type {{ path: string }[]} */ ([]);
