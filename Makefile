@@ -104,7 +104,7 @@ lint: setup
 	ruff format --check .
 	mypy
 	pytest -q tests/test_imports.py
-	@if [ -d node_modules ]; then $(MAKE) --no-print-directory lint-page; else \
+	@if [ -d node_modules/oxlint ]; then $(MAKE) --no-print-directory lint-page; else \
 		echo "not checked: the scripts of the page (make page-tools takes TypeScript and a linter from npm for that)"; fi
 
 # The scripts of the page: their types, the elements of index.html and the answers of the service that they rely on, and a

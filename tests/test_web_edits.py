@@ -82,7 +82,7 @@ def kept_labels(client: httpx.Client, session: str) -> list[str]:
 # Saving
 
 
-def test_a_save_that_failed_is_sent_with_the_next_change(place: Path, open_page: Open, client: httpx.Client) -> None:
+def test_a_save_that_failed_is_said_and_sent_with_the_next_change(place: Path, open_page: Open, client: httpx.Client) -> None:
     page = begun(open_page, place, "Failed", forgiven=FAILED)
     page.route("**/annotations", lambda route: route.abort())
     first = relabel(page, 1)
@@ -93,6 +93,11 @@ def test_a_save_that_failed_is_sent_with_the_next_change(place: Path, open_page:
     saved(page)
     assert kept_labels(client, "Failed")[:2] == [first, second]
     assert page.evaluate("Object.keys(localStorage).filter((key) => key.startsWith('rales-unsaved')).length") == 0
+    page.locator("#alert button").click()
+    page.route("**/recordings/*", lambda route: route.abort())
+    page.locator("#reviewed").click()
+    expect(page.locator("#alert")).to_contain_text("The service does not answer")
+    expect(page.locator("#reviewed")).not_to_be_checked()
 
 
 def test_a_save_that_failed_is_sent_when_another_recording_is_opened(

@@ -1,6 +1,6 @@
 // The page comes up: every part is started once and told what it shows.
 
-import { call } from "./api.js";
+import { Refused, call } from "./api.js";
 import * as axes from "./axes.js";
 import { LABELS, colour } from "./classes.js";
 import { alarm, byId, h } from "./dom.js";
@@ -62,7 +62,12 @@ function legend() {
 }
 
 // What a click or a key began and could not be done is said, also where nobody waits for it
-addEventListener("unhandledrejection", ({ reason }) => reason?.name !== "AbortError" && alarm(reason?.message ?? `${reason}`));
+addEventListener("unhandledrejection", (event) => {
+  const { reason } = event;
+  if (reason?.name === "AbortError") return;
+  if (reason instanceof Refused) event.preventDefault(); // anything else is a fault of the page, which the console is told too
+  alarm(reason?.message ?? `${reason}`);
+});
 theme();
 legend();
 player.start();
