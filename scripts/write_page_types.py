@@ -99,10 +99,14 @@ def write_answer(operation: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    from fastapi import FastAPI
+
     from rales.web.app import create_app
     from rales.web.settings import Settings
 
     with tempfile.TemporaryDirectory() as folder:
-        description = create_app(Settings(folder=Path(folder))).app.openapi()
+        app = create_app(Settings(folder=Path(folder))).app
+        assert isinstance(app, FastAPI)
+        description = app.openapi()
     Path(sys.argv[1]).parent.mkdir(exist_ok=True)
     Path(sys.argv[1]).write_text(write_page_types((STATIC / "index.html").read_text(encoding="utf-8"), description))

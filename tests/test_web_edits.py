@@ -82,7 +82,7 @@ def kept_labels(client: httpx.Client, session: str) -> list[str]:
 # Saving
 
 
-def test_a_save_that_failed_is_said_and_sent_with_the_next_change(place: Path, open_page: Open, client: httpx.Client) -> None:
+def test_a_save_that_failed_is_sent_with_the_next_change(place: Path, open_page: Open, client: httpx.Client) -> None:
     page = begun(open_page, place, "Failed", forgiven=FAILED)
     page.route("**/annotations", lambda route: route.abort())
     first = relabel(page, 1)

@@ -74,12 +74,13 @@ async function compare() {
   update({ compared: round });
   const found = readers.length > 1
     ? await call("GET", `/sessions/${state.session}/agreement?${new URLSearchParams({ reader: state.reader, round: `${round}` })}`)
-    : /** @type {Service.Agreement} */ (/** @type {unknown} */ ({ cycles: 0, findings: {}, pairs: [], differences: [], readers: [] }));
+    : /** @type {Service.Agreement} */ (/** @type {unknown} */ (
+      { cycles: 0, findings: {}, pairs: [], differences: [], readers: [] }));
   byId("readers-note").textContent = readers.length < 2
     ? "Agreement needs two readers in a round: choose one at the top left, and label."
     : found.cycles ? `Decided by two readers or more: ${found.cycles} cycles; patients: ${found.patients}.` : "No cycle has been decided by two readers yet.";
-  /** @type {[string, Service.Finding][]} */
-  const parts = [...(found.alpha ? [/** @type {[string, Service.Finding]} */ (["All classes", found])] : []), ...Object.entries(found.findings)];
+  const parts = Object.entries(found.findings);
+  if (found.alpha) parts.unshift(["All classes", found]);
   byId("readers-figures").replaceChildren(...(found.cycles ? parts.map(([name, part]) => figures(name, part, found.readers)) : []));
   byId("differences").replaceChildren(...found.differences.map((each) => difference(each)));
   byId("differences-title").textContent = found.cycles ? `${found.differences.length} called differently` : "Differences";

@@ -37,17 +37,19 @@ function begin(event) {
     const value = (/** @type {Place} */ place) => (eventEdge.endsWith("_s") ? place.seconds : Math.round(place.hertz));
     follow(event, (place) => resize(events, chosen, eventEdge, value(place), duration_s), (next) => changeEvents(next, "Event changed"));
   } else if (kind && !event.shiftKey && !target.dataset.edge) {
-    const make = /** @type {Drag} */ (place) => add(events, kind, KINDS[kind].box ? from : place, place, about());
+    /** @type {Drag} */
+    const make = (place) => add(events, kind, KINDS[kind].box ? from : place, place, about());
     follow(event, make, (next) => made(next, kind), { click: true });
   } else if (id !== null && id === chosen && selectedEvent()) {
-    const make = /** @type {Drag} */ (place) => move(events, id, place.seconds - from.seconds, Math.round(place.hertz - from.hertz), duration_s);
+    /** @type {Drag} */
+    const make = ({ seconds, hertz }) => move(events, id, seconds - from.seconds, Math.round(hertz - from.hertz), duration_s);
     follow(event, make, (next) => changeEvents(next, "Event moved"));
   } else selectIfStill(event, id);
 }
 
 /** A drag: `make(place)` -> the events that it leaves, or null, which are shown and at its end given to `finish`; with
  * `click` also after one that did not move. Nothing is done where another recording was opened, or a key changed one.
- * @type {(event: PointerEvent, make: Drag, finish: (events: SoundEvent[] | null) => void, options?: { click?: boolean }) => void} */
+ * @type {(event: PointerEvent, make: Drag, finish: (events: ReturnType<Drag>) => void, options?: { click?: boolean }) => void} */
 function follow(event, make, finish, { click = false } = {}) {
   event.stopImmediatePropagation();
   event.preventDefault(); // selects no text

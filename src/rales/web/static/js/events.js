@@ -14,6 +14,7 @@ export const KINDS = {
   crackle: { words: "Crackle", sound: "crackle", box: false },
   expiration: { words: "Expiration", sound: null, box: false },
 };
+/** @typedef {{ cycles: Cycle[], duration_s: number, most: number }} Surroundings of an event */
 const TURN = "expiration";
 const ORDER = ["wheeze", "rhonchus", "stridor", "crackle", "fine crackle", "coarse crackle", TURN]; // as the service sorts
 const SHORTEST_MS = 10; // of a box
@@ -57,7 +58,7 @@ export const inCycle = (events, cycle) => events.filter((event) => cycle.start_s
 /** A new event of a kind between two places, {seconds, hertz} each: a box as far as the cycle around the first goes, a point
  * at the first. A cycle turns once: a second turn takes the place of the first. Null where a box is too small, or a turn
  * outside every cycle, and where there are `most` already.
- * @type {(events: SoundEvent[], kind: EventKind, from: Place, to: Place, about: { cycles: Cycle[], duration_s: number, most: number }) => SoundEvent[] | null} */
+ * @type {(events: SoundEvent[], kind: EventKind, from: Place, to: Place, about: Surroundings) => SoundEvent[] | null} */
 export function add(events, kind, from, to, { cycles, duration_s, most }) {
   const cycle = cycleAt(cycles, from.seconds);
   const [floor, wall] = cycle ? [ms(cycle.start_s), ms(cycle.end_s)] : [0, lastMs(duration_s)];

@@ -12,7 +12,8 @@ import { readText } from "./text_files.js";
 
 /**
  * A file: with `cycles` it can be imported, into `recording` as the revision after `revision`.
- * @typedef {{ path: string, notes: string[], cycles?: Service.MarkedCycle[], recording?: string, revision?: number, replaced?: Service.RecordingFacts }} Line
+ * @typedef {{ path: string, notes: string[], cycles?: Service.MarkedCycle[], recording?: string, revision?: number,
+ *   replaced?: Service.RecordingFacts }} Line
  */
 let ready = /** @type {Line[]} */ ([]); // what is imported if a person says so
 
@@ -31,7 +32,8 @@ export async function preview(files) {
   const lines = /** @type {Line[]} */ ([]);
   for (const each of files) lines.push(await look(each));
   ready = lines.filter(({ cycles }) => cycles);
-  const many = (/** @type {unknown[]} */ list, /** @type {string} */ word) => `${list.length} ${word}${list.length === 1 ? "" : "s"}`;
+  /** @type {(list: unknown[], word: string) => string} */
+  const many = (list, word) => `${list.length} ${word}${list.length === 1 ? "" : "s"}`;
   const cycles = ready.flatMap((line) => line.cycles ?? []);
   byId("imports-sum").textContent = `${many(cycles, "cycle")} for ${many(ready, "recording")}`
     + (ready.length < lines.length ? `; ${lines.length - ready.length} of ${many(lines, "file")} cannot be used` : "")
@@ -59,7 +61,8 @@ async function look({ file, path }) {
 
 /** @type {(line: Line) => HTMLElement} */
 function row({ path, cycles, notes, replaced }) {
-  const counts = (/** @type {Record<string, number>} */ found) => Object.entries(found).filter(([, many]) => many).map(([name, many]) => `${many} ${LABELS.letters(name)}`).join(", ");
+  /** @type {(found: Record<string, number>) => string} */
+  const counts = (found) => Object.entries(found).filter(([, many]) => many).map(([name, many]) => `${many} ${LABELS.letters(name)}`).join(", ");
   const byLabel = /** @type {Record<string, number>} */ ({});
   for (const { label } of cycles ?? []) byLabel[label] = (byLabel[label] ?? 0) + 1;
   const standing = replaced ? `${replaced.cycles} (${replaced.confirmed} confirmed)` : "–";

@@ -47,7 +47,8 @@ function labelButton(cycle, name, index, first, second) {
   const none = LABELS.independent && name === LABELS.normal;
   const key = none ? "0" : LABELS.keyed.includes(name) ? `${index + 1}` : "";
   const held = !cycle.unusable && !isUndecided(cycle) && LABELS.parts(cycle.label).includes(name);
-  const shares = none || isBlind(cycle) ? [] : [first, second].filter((scores) => scores?.label).map((scores) => Number(scores?.[`p_${name}`]));
+  const shares = none || isBlind(cycle) ? []
+    : [first, second].filter((scores) => scores?.label).map((scores) => Number(scores?.[`p_${name}`]));
   return colour(h("button", { type: "button", className: "label", value: name, "aria-pressed": held,
     onclick: () => (none ? label(name) : press(name)) },
     h("kbd", {}, key),

@@ -79,7 +79,8 @@ export function start() {
   byId("keys-on").addEventListener("change", () => localStorage.setItem("rales-keys", byId("keys-on").checked ? "on" : "off"));
   addEventListener("keydown", pressed);
   // what was pressed with the mouse gives the keys back, so that Enter and Space mean what they say here
-  addEventListener("click", ({ pointerType, target }) => pointerType && /** @type {Element} */ (target).closest(".bench button, .segments input")?.blur());
+  addEventListener("click", ({ pointerType, target }) =>
+    pointerType && /** @type {Element} */ (target).closest(".bench button, .segments input")?.blur());
 }
 
 /** @type {(event: KeyboardEvent) => void} */

@@ -72,7 +72,8 @@ async function follow() {
 function showJob() {
   const { status, figures = [], notes = [] } = job;
   byId("learn-job").hidden = status === "none";
-  byId("learn-job-title").textContent = { none: "", running: "The model learns", done: "Old and new", failed: "Nothing was learned" }[status];
+  const titles = { none: "", running: "The model learns", done: "Old and new", failed: "Nothing was learned" };
+  byId("learn-job-title").textContent = titles[status];
   byId("learn-running").hidden = status !== "running";
   byId("learn-done").hidden = status !== "done" && status !== "failed";
   byId("learn-use").hidden = status !== "done";

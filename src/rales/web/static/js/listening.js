@@ -7,7 +7,8 @@ import { TARGET, gainTo, measureLoudness } from "./loudness.js";
 
 const LIMITER = { threshold: -12, knee: 0, ratio: 20, attack: 0.001, release: 0.1 };
 const MAKE_UP_DB = -0.6 * LIMITER.threshold * (1 - 1 / LIMITER.ratio); // that browsers add behind a compressor
-const BANDS = /** @type {Record<string, { low_hz: number, high_hz: number } | null>} */ ({ wide: null, lung: { low_hz: 100, high_hz: 1000 }, bell: { low_hz: 20, high_hz: 200 } });
+/** @type {Record<string, { low_hz: number, high_hz: number } | null>} */
+const BANDS = { wide: null, lung: { low_hz: 100, high_hz: 1000 }, bell: { low_hz: 20, high_hz: 200 } };
 const Q = [0.541, 1.307]; // two biquads make a Butterworth filter of fourth order: 24 dB an octave
 
 /** Audio context, its source and limits in hertz -> the last node of the chain.
@@ -75,7 +76,8 @@ export async function otherLevel() {
   byId("even").setAttribute("aria-pressed", even);
   localStorage.setItem("rales-even", `${even}`);
   const lufs = await retune();
-  const measured = lufs !== null && Number.isFinite(lufs) ? `${lufs.toFixed(0)} LUFS, ${even_db < 0 ? "" : "+"}${even_db.toFixed(0)} dB` : "silence";
+  const measured = lufs !== null && Number.isFinite(lufs)
+    ? `${lufs.toFixed(0)} LUFS, ${even_db < 0 ? "" : "+"}${even_db.toFixed(0)} dB` : "silence";
   tell(even ? `Even: at ${TARGET} LUFS (${measured})` : "At its original level");
 }
 
@@ -97,7 +99,8 @@ export async function retune(wait_ms = 0) {
   if (wait_ms) await pause(wait_ms);
   if (asked !== turn) return null;
   const limits = band();
-  const wire = (/** @type {BaseAudioContext} */ offline, /** @type {AudioNode} */ from) => (limits ? bandPass(offline, from, limits.low_hz, limits.high_hz) : from);
+  /** @type {(offline: BaseAudioContext, from: AudioNode) => AudioNode} */
+  const wire = (offline, from) => (limits ? bandPass(offline, from, limits.low_hz, limits.high_hz) : from);
   const lufs = await measureLoudness(sound.samples, sound.rate_hz, wire);
   if (asked !== turn) return null;
   even_db = gainTo(lufs);

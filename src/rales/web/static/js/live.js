@@ -21,7 +21,7 @@ let sessionReady = async () => {};
 /**
  * @typedef {object} Live
  * @property {string} id
- * @property {Awaited<ReturnType<typeof openInput>>} input
+ * @property {import("./live_capture.js").Input} input
  * @property {number} rate_hz
  * @property {ReturnType<typeof outbox>} unsent
  * @property {ReturnType<typeof livePicture>} picture

@@ -2,6 +2,7 @@
 // no automatic gain, at the rate of the device.
 
 const RAW = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+/** @typedef {{ rate_hz: number, label: string, note: string, close: () => Promise<void> }} Input */
 const HIGHEST_HZ = 48000; // that the service takes
 /** @type {Record<string, string>} */
 const REASONS = {
@@ -19,7 +20,7 @@ export const reasonOf = (error) => REASONS[error.name] ?? `The device cannot be 
 /** Settings of the sound that comes -> what the browser does to it all the same, "" for nothing.
  * @type {(settings: MediaTrackSettings) => string} */
 export function alterations(settings) {
-  const words = /** @type {const} */ ({ echoCancellation: "echo cancellation", noiseSuppression: "noise suppression", autoGainControl: "automatic gain" });
+  const words = { echoCancellation: "echo cancellation", noiseSuppression: "noise suppression", autoGainControl: "automatic gain" };
   const found = Object.keys(words).filter((name) => settings[name] === true).map((name) => words[name]);
   return found.length ? `This browser does not switch off ${found.join(" and ")} for this device: the sound is altered` : "";
 }
@@ -32,7 +33,7 @@ export async function listInputs() {
 
 /** Open a device (the system's own choice for ""); `hear` gets Float32Arrays as they come, `lost` hears that it was unplugged.
  * -> {rate_hz, label, note, close}; `close` resolves once all sound has come. Errors: sentences.
- * @type {(device: string, hear: (samples: Float32Array<ArrayBuffer>) => void, lost: () => void) => Promise<{ rate_hz: number, label: string, note: string, close: () => Promise<void> }>} */
+ * @type {(device: string, hear: (samples: Float32Array<ArrayBuffer>) => void, lost: () => void) => Promise<Input>} */
 export async function openInput(device, hear, lost) {
   if (!navigator.mediaDevices)
     throw new Error("Browsers give a microphone to pages of this machine or over https only; open the page on the machine "

@@ -35,7 +35,8 @@ export function outbox() {
       held.push(samples);
       total += samples.length;
     },
-    /** -> {at, samples} of what was not confirmed, `most` samples of it; null if there are fewer than `least`. @param {number} least @param {number} most */
+    /** -> {at, samples} of what was not confirmed, `most` samples of it; null if there are fewer than `least`.
+     * @param {number} least @param {number} most */
     next(least, most) {
       if (total - from < Math.max(1, least)) return null;
       const samples = new Float32Array(Math.min(total - from, most));

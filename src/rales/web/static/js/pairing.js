@@ -24,9 +24,11 @@ export const withoutSuffix = (path) => {
  *
  * An annotation lies in the folder of its recording and is named like it; letters' case counts only where both ways of
  * writing it are there. A file of events is called so behind the name of its recording: anna_events.txt.
- * @type {<File extends { path: string }>(files: File[], suffixes: string[], listed: string[]) => { sounds: Pair<File>[], late: File[], refused: string[] }} */
+ * @type {<File extends { path: string }>(files: File[], suffixes: string[], listed: string[]) =>
+ *   { sounds: Pair<File>[], late: File[], refused: string[] }} */
 export function paired(files, suffixes, listed) {
-  const ends = (/** @type {{ path: string }} */ file, /** @type {string[]} */ endings) => endings.some((ending) => file.path.toLowerCase().endsWith(ending));
+  /** @type {(file: { path: string }, endings: string[]) => boolean} */
+  const ends = (file, endings) => endings.some((ending) => file.path.toLowerCase().endsWith(ending));
   const seen = files.filter((file) => !isHidden(file.path));
   const heard = seen.filter((file) => ends(file, suffixes));
   const spoken = new Set(heard.map((file) => lowerName(file.path)));

@@ -64,7 +64,8 @@ function arranged(find, show, order) {
   const orders = {
     added: () => 0,
     name: byTitle,
-    doubt: (a, b) => Number(a.reviewed) - Number(b.reviewed) || Number(a.judged) - Number(b.judged) || (b.uncertainty ?? -1) - (a.uncertainty ?? -1),
+    doubt: (a, b) => Number(a.reviewed) - Number(b.reviewed) || Number(a.judged) - Number(b.judged)
+      || (b.uncertainty ?? -1) - (a.uncertainty ?? -1),
     abnormal: answer("abnormal"),
     crackle: answer("crackle"),
     wheeze: answer("wheeze"),
@@ -168,7 +169,8 @@ function about(facts, order) {
     ? facts.answers && `${order === "abnormal" ? order : `any ${order}`} ${percent(facts.answers[order])}`
     : facts.uncertainty !== null && !state.reader && `${percent(facts.uncertainty)} unsure`;
   const note = facts.notes.length ? h("span", {}, facts.notes.join("; ")) : null;
-  return [place ? h("span", { className: "place" }, place) : null, quality(facts), note, ...counts, doubt ? h("span", {}, doubt) : null];
+  const unsure = doubt ? h("span", {}, doubt) : null;
+  return [place ? h("span", { className: "place" }, place) : null, quality(facts), note, ...counts, unsure];
 }
 
 /** What is wrong with the sound: why there is no class, or what is to be known beside one.

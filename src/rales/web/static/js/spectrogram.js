@@ -13,6 +13,8 @@ const ROWS = 512; // of a tile's image
 const MOST_TILES = 400;
 const QUIETEST_TOP_DB = -60; // what is quieter everywhere is not made brighter, so silence is dark
 
+/** @typedef {(seconds: number) => number} ToPixels */
+
 const worker = new Worker("/static/js/spectrogram_worker.js", { type: "module" });
 const tiles = /** @type {Map<string, Tile>} */ (new Map()); // key -> {levels, image, look}, the ones used last at the end
 const tops = new Map(); // transform -> level that is brightest
@@ -96,10 +98,11 @@ function paint() {
 
 // The sound
 
-/** @type {(context: CanvasRenderingContext2D, x: (seconds: number) => number, width: number, height: number, transform: Transform) => void} */
+/** @type {(context: CanvasRenderingContext2D, x: ToPixels, width: number, height: number, transform: Transform) => void} */
 function paintSound(context, x, width, height, transform) {
   const top = tops.get(keyOf(transform));
-  const wanted = /** @type {{ key: string, about: object }[]} */ (top === undefined ? [{ key: keyOf(transform), about: { ...transform, loudness: true } }] : []);
+  const wanted = /** @type {{ key: string, about: object }[]} */ ([]);
+  if (top === undefined) wanted.push({ key: keyOf(transform), about: { ...transform, loudness: true } });
   const per_px = ((state.view.end_s - state.view.start_s) * rate_hz) / width;
   const closest = transform.window / 32; // between which there is nothing to see
   const hop = Math.max(closest, 2 ** Math.floor(Math.log2(per_px)));
@@ -184,7 +187,7 @@ function colour(levels, columns, bins, rows, binOf, table) {
 
 // As the model hears it
 
-/** @type {(context: CanvasRenderingContext2D, x: (seconds: number) => number, height: number) => void} */
+/** @type {(context: CanvasRenderingContext2D, x: ToPixels, height: number) => void} */
 function paintHeard(context, x, height) {
   if (heard === null) heard = fetchHeard(turn);
   if (heard instanceof Promise) return;
@@ -225,7 +228,7 @@ async function fetchHeard(asked) {
 }
 
 /** Tint what spoke for the label, also where it was silence, and darken the rest; full tint from the 95th percentile.
- * @type {(overlay: Service.Explanation, context: CanvasRenderingContext2D, x: (seconds: number) => number, height: number, scale: Scale) => void} */
+ * @type {(overlay: Service.Explanation, context: CanvasRenderingContext2D, x: ToPixels, height: number, scale: Scale) => void} */
 function paintOverlay({ values, high_hz, low_hz, from_s, to_s }, context, x, height, scale) {
   const spoke = values.flat().filter((value) => value > 0).sort((a, b) => a - b);
   const top = spoke[Math.floor(0.95 * (spoke.length - 1))] ?? 1;

@@ -95,7 +95,9 @@ export const pathOf = (id) => (id === EXAMPLE ? "/example" : `/recordings/${id}`
  * @param {{ reader?: string, round?: number }} who
  */
 export function asReader(path, { reader, round } = state) {
-  return /** @type {Path} */ (!reader ? path : `${path}${path.includes("?") ? "&" : "?"}${new URLSearchParams({ reader, round: `${round}` })}`);
+  if (!reader) return path;
+  const query = new URLSearchParams({ reader, round: `${round}` });
+  return /** @type {Path} */ (`${path}${path.includes("?") ? "&" : "?"}${query}`);
 }
 
 /** @type {() => SoundEvent | null} */

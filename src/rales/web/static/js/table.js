@@ -96,6 +96,7 @@ function showAnswers() {
     if (!line) continue;
     const hidden = isBlind(cycle);
     const [first, second] = [state.model, state.compare].map((model) => (hidden ? null : state.scores[model]?.[timeKey(cycle)]));
+    const differs = Boolean(first && second && first.label !== second.label);
     const doubtful = first && LABELS.confidence(first) < state.threshold;
     if (first && !doubtful) sure += 1;
     if (first && second) both += 1;
@@ -105,7 +106,7 @@ function showAnswers() {
       h("span", { className: "mark" }, mark(cycle, Boolean(doubtful))),
       ...(cycle.note ? [h("span", {}, `Note: ${cycle.note}`)] : []),
       ...(hidden ? [h("span", { className: "waits" }, "hidden until you decide")] : [answer(first, state.model)]),
-      ...(state.compare && !hidden ? [answer(second, state.compare, Boolean(first && second && first.label !== second.label))] : []),
+      ...(state.compare && !hidden ? [answer(second, state.compare, differs)] : []),
     );
   }
   byId("agreement").textContent = state.compare && both ? `The models agree on ${alike} of ${both} cycles` : "";

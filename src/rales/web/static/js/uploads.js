@@ -35,8 +35,9 @@ export function start(ready) {
     event.preventDefault();
     byId("over").hidden = true;
     const { session } = state; // folders take a moment to read
-    const entries = [...(event.dataTransfer?.items ?? [])].map((item) => item.webkitGetAsEntry?.() ?? null).filter((entry) => entry !== null);
-    const files = [...(event.dataTransfer?.files ?? [])].map((file) => ({ file, path: file.name }));
+    const { items = [], files: loose = [] } = event.dataTransfer ?? {};
+    const entries = [...items].map((item) => item.webkitGetAsEntry?.() ?? null).filter((entry) => entry !== null);
+    const files = [...loose].map((file) => ({ file, path: file.name }));
     if (!entries.some((entry) => entry.isDirectory)) return send(files, session);
     const unread = /** @type {{ path: string }[]} */ ([]);
     send((await Promise.all(entries.map((entry) => inside(entry, unread)))).flat(), session, unread);
