@@ -223,7 +223,9 @@ async function fetchHeard(asked) {
     heard = { levels, bands, frames, hop_s: number("x-hop-s"), top: number("x-top"), look: "", images: [] };
     draw();
   } catch (error) {
-    if (asked === turn) alarm(error.message);
+    if (asked !== turn) return;
+    heard = null; // asked for again when it is drawn the next time
+    alarm(error.message);
   }
 }
 
