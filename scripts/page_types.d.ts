@@ -44,7 +44,7 @@ interface Picture {
   high_hz: number;
   range_db: number;
   scale: "linear" | "log";
-  colours: "page" | "dark" | "grey";
+  colours: "page" | "magma" | "grey";
 }
 
 /** What `h` gives an element: properties, handlers, and attributes that are no properties. */
