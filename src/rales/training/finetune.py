@@ -400,7 +400,7 @@ def mix_clips(features: Tensor, label: Tensor, alpha: float, generator: torch.Ge
 
     A clip keeps the larger share, so that its label is the likelier one; over a batch that makes the same mixtures.
     """
-    order = torch.randperm(len(features), generator=generator).to(features.device)
+    order = torch.randperm(len(features), generator=generator).to(features.device, non_blocking=True)
     seed = int(torch.randint(2**62, (), generator=generator))  # torch's Beta takes no generator
     share = np.random.default_rng(seed).beta(alpha, alpha)
     kept = float(max(share, 1 - share))
@@ -489,10 +489,10 @@ def part_logits(
     everyone = dataset.rows(part)
     batch_of = np.arange(len(everyone)) // dataset.scored_together
     rows = everyone[batch_of * context.world_size // (batch_of[-1] + 1) == context.rank]
-    logits = [torch.zeros(0, len(dataset.label_set))]
-    reading = loader.ordered_batches(dataset, dataset.scored_together, rows=rows) if len(rows) else ()
-    logits += [score_batch(model, frontend, batch.to(context.device)).cpu() for batch in reading]
-    found = torch.cat(context.gather(torch.cat(logits))).numpy()
+    logits, pin = [torch.zeros(0, len(dataset.label_set), device=context.device)], context.device.type == "cuda"
+    reading = loader.ordered_batches(dataset, dataset.scored_together, rows=rows, pin=pin) if len(rows) else ()
+    logits += [score_batch(model, frontend, batch.to(context.device)) for batch in reading]
+    found = torch.cat(context.gather(torch.cat(logits).cpu())).numpy()
     predictions.check_numbers(dataset.table.iloc[everyone], found)
     cycles, pooled = predictions.pool_cycle_logits(dataset.table.iloc[everyone], found, dataset.label_set)
     return cycles, torch.from_numpy(pooled)
