@@ -220,7 +220,7 @@ def recompute_activations(network: nn.Module, wanted: bool) -> None:
     there: the same numbers, without some 14 D values a token and block in memory meanwhile."""
     for module in network.modules():
         if hasattr(module, "recompute"):
-            module.recompute = wanted
+            module.recompute = wanted  # type: ignore[assignment]
 
 
 def compute_block(block: Any, *inputs: Any) -> Tensor:
