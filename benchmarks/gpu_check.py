@@ -244,16 +244,18 @@ def rales(*words: Any, here: bool = True) -> subprocess.CompletedProcess[str]:
 
 
 def time_turns(check: Check, turns: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Name -> work; -> seconds of each turn. All take turns, so that all are disturbed alike."""
+    """Name -> work; -> seconds of each turn. All take turns, so that all are disturbed alike; of one thread on a
+    processor it is the processor's time."""
+    clock = time.perf_counter if check.large or torch.get_num_threads() > 1 else time.process_time
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     for number in range(rounds + 1):
         for name, turn in turns.items():
             check.wait()
-            started = time.perf_counter()
+            started = clock()
             turn()
             check.wait()
             if number:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return seconds
 
 
@@ -611,8 +613,10 @@ def shorten(value: Any) -> str:
     return f"{value:.1e}" if isinstance(value, float) and 0 < value < 0.01 else str(value)
 
 
-KEYS = ("systems", "of", "difference", "killed", "cycles_per_s", "gpu_busy_percent", "waits_of_ten_steps", "of_two")
-KEYS += ("sentence", "seconds")
+KEYS = [
+    *("systems", "of", "difference", "killed", "cycles_per_s", "gpu_busy_percent", "waits_of_ten_steps", "of_two"),
+    *("sentence", "seconds"),
+]
 PARTS: dict[str, Callable[[Check], dict[str, Any]]] = {
     "frontends": compare_frontends,
     "encoder": compare_encoder,

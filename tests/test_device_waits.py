@@ -87,9 +87,9 @@ def test_what_is_counted() -> None:
 
 
 def test_fine_tuning_waits_by_the_epoch(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cycles, words = read_cycles(data), ("augment.device_gain=0.5", "augment.device_band_limit=0.5")
-    words += ("augment.time_warp_frames=10", "augment.time_shift=yes")
-    words += ("train.mixup=0.4", "train.sam_rho=0.05", "train.ema=0.9", "train.epochs=1")
+    cycles = read_cycles(data)
+    words = ["augment.device_gain=0.5", "augment.device_band_limit=0.5", "augment.time_warp_frames=10"]
+    words += ["augment.time_shift=yes", "train.mixup=0.4", "train.sam_rho=0.05", "train.ema=0.9", "train.epochs=1"]
 
     def count(out: str, *sizes: str) -> Counter[str]:
         recipe = tiny.recipe(*words, *sizes)
