@@ -20,10 +20,10 @@ from rales import parallel, slurm
 from rales.data import manifest as table
 from rales.data.annotation_dialects import TableRow
 from rales.data.corpus import CorpusSource, iterate_strings, read_corpus
-from rales.environment import count_processors, limit_threads
+from rales.environment import count_processors, count_threads, limit_threads
 from rales.errors import FileError, UsageError
 from rales.evaluation import predictions, recordings
-from rales.export.load import load_with_engine
+from rales.export.load import Tell, load_with_engine
 from rales.files.csv_cells import one_line
 from rales.files.json_files import to_jsonable
 from rales.files.stores import StoreError, ask_only, is_inside, is_url
@@ -67,6 +67,7 @@ def predict_manifest(
     quality: bool = True,
     urls: Sequence[str] = (),
     progress: bool = False,
+    tell: Tell = lambda _: None,
 ) -> dict[str, Any]:
     """Manifest (CSV or Parquet with a column `path`) -> OUT/cycles, OUT/summary and OUT/status, a Parquet file a shard;
     -> counts, and the sentences of what failed. OUT is a folder or a URL of an object store.
@@ -76,7 +77,8 @@ def predict_manifest(
     is "local" (`processes` at a time), "ray" (the cluster at `address`, or one started here) or "slurm" (jobs with the
     `sbatch` options); model, recordings and out must be on a file system that its nodes share, or at URLs.
     `urls` are the beginnings of addresses that the manifest may name: it may be a stranger's, and an address is asked
-    from this machine, with the user's rights.
+    from this machine, with the user's rights. `tell` takes sentences about the engine: on one thread
+    the fastest is looked for here and remembered, so that workers on this machine take it too.
     Errors: no manifest, no model, an OUT of another job, an address that is not allowed, a store that does not answer.
     """
     if cluster not in ("local", "ray", "slurm"):
@@ -91,7 +93,8 @@ def predict_manifest(
     (source,) = collection.sources
     check_urls(manifest, source, urls)
     rows = read_manifest_rows(manifest, source) if cycles == "auto" else {}
-    classifier = load_with_engine(model)
+    # An engine is remembered for its number of threads, and workers have one
+    classifier = load_with_engine(model, recordings=len(source.used) if count_threads() == 1 else 0, tell=tell)
     decision = classifier.decision(min_confidence, threshold, sets)
     of_model = ("caution", "label_set")
     told = {name: value for name, value in asdict(decision).items() if name not in of_model}
@@ -113,8 +116,8 @@ def predict_manifest(
             for part, error in progress_bar(found, shown=progress, total=total, desc="predict", unit="shard"):
                 unanswered = unanswered + 1 if isinstance(error, StoreError) else 0
                 if error is not None:
-                    recordings = f"{len(part.paths)} recordings from {part.paths[0]} on"
-                    failed.append(f"shard {part.number} ({recordings}): {error}")
+                    which = f"{len(part.paths)} recordings from {part.paths[0]} on"
+                    failed.append(f"shard {part.number} ({which}): {error}")
                 if unanswered == GIVE_UP:
                     break
     if unanswered == GIVE_UP:
