@@ -1,7 +1,7 @@
 """One page of speeds: every path beside a public peer in the same run, beside the first edition, and beside its limit.
 
-    PYTHONPATH=. python benchmarks/page.py                # on an idle machine, half an hour; writes bench.json too
-    PYTHONPATH=. python benchmarks/page.py --only folder "cold start" --rounds 3 --first ""
+    PYTHONPATH=. python benchmarks/page.py        # a quarter of an hour on two idle cores; writes bench.json too
+    PYTHONPATH=. python benchmarks/page.py --only folder "cold start" --rounds 1 --first ""
 
 A path is measured in a process of its own, where it and its peer take turns; the figures are medians, "times" is the
 median over rounds of (peer / this one in the same round). Then the same is done with the package and the benchmarks of
@@ -34,6 +34,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 FIRST_EDITION = "2cbeea4"
 PROCESSOR_TIME = "RALES_BENCH_PROCESSOR_TIME"  # to the processes that measure
 RATE_HZ, WINDOW_S = 16000, 4
+DEPTH = 8  # layers of the search, of whose 12 all subsets take six minutes
 RALES = [sys.executable, "-m", "rales"]
 Turn = Callable[[], object]
 
@@ -128,13 +129,16 @@ def time_front_end(asked: Asked) -> dict[str, Any]:
 
 
 def time_layer_search(asked: Asked) -> dict[str, Any]:
-    said = run_script("layer_search.py", "--subsets", "3", "--threads", str(os.cpu_count()))
+    program = f"from benchmarks import layer_search; layer_search.DEPTH = {DEPTH}; layer_search.main()"
+    said = run_python("-c", program, "--subsets", "3", "--threads", str(os.cpu_count()))
     ours, peer = re.search(r"threads: (\d+) s", said), re.search(r"scikit-learn: (\d+) s", said)
     return {"ours": [float(ours[1])], "peer": [float(peer[1])]} if ours and peer else {"error": said[-300:]}
 
 
 def time_page(asked: Asked) -> dict[str, Any]:
-    said = run_script("web.py")
+    import benchmarks
+
+    said = run_python(str(Path(next(iter(benchmarks.__path__)), "web.py")))
     page = re.search(r"page: ([\d.]+) s", said)
     return {"ours": [float(page[1])]} if page else {"error": said[-300:]}
 
@@ -147,7 +151,7 @@ PATHS: dict[str, tuple[Callable[[Asked], dict[str, Any]], str]] = {
     "fine-tuning step": (time_fine_tuning, "ViT-base, 8 clips of 8 s, float32"),
     "pre-training step": (time_pre_training, "M2D of ViT-base, 8 clips of 6.08 s, float32"),
     "front-end": (time_front_end, "log-mel of 16 clips of 8 s; limit: its FFTs in float32"),
-    "layer search": (time_layer_search, "4,095 subsets, five folds"),
+    "layer search": (time_layer_search, f"{2**DEPTH - 1} subsets of {DEPTH} layers, five folds"),
     "page": (time_page, "90 s chosen to sound, picture and answers"),
 }
 
@@ -177,12 +181,9 @@ def run(command: list[Any]) -> None:
     subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def run_script(name: str, *words: str) -> str:
-    """Script of the benchmarks in use, its words -> what it printed."""
-    import benchmarks
-
-    script = Path(next(iter(benchmarks.__path__)), name)
-    ended = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True)
+def run_python(*words: str) -> str:
+    """Words for an interpreter that finds the edition in use -> what it printed."""
+    ended = subprocess.run([sys.executable, *words], capture_output=True, text=True)
     return ended.stdout + ended.stderr
 
 
@@ -233,8 +234,8 @@ def limit_of_products(turn: Turn) -> float | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PATHS, default=list(PATHS), help="paths that are measured")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--recordings", type=int, default=500, help="of the folder")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--recordings", type=int, default=250, help="of the folder")
     parser.add_argument("--first", default=FIRST_EDITION, help="commit of the first edition; empty: without it")
     parser.add_argument("--processor-time", action="store_true", help="count it, not the clock: for a busy machine")
     parser.add_argument("--out", type=Path, default=Path("bench.json"))
@@ -295,7 +296,7 @@ def unpacked(commit: str) -> Iterator[Path | None]:
 
 def measure_path(name: str, place: Path, rounds: int, first: Path | None, hours: float) -> dict[str, Any]:
     """-> one line of the page."""
-    print(f"measuring {name}", file=sys.stderr)
+    print(f"{time.strftime('%H:%M:%S')} measuring {name}", file=sys.stderr)
     now = in_tree(REPOSITORY, name, place, rounds)
     before = in_tree(first, name, place, rounds) if first else {}
     row: dict[str, Any] = {"path": name, "what": PATHS[name][1].format(hours=hours)}
@@ -353,7 +354,9 @@ def write_page(found: Mapping[str, Any]) -> list[str]:
         value = row.get(name)
         if value is None or not math.isfinite(value):
             return "–"
-        return f"{value:.3g} s" if name.endswith("_s") else f"{value:.2f}"
+        return (
+            f"{value:.3g} s" if name.endswith("_s") else f"{value:.2g}" if name.startswith("share") else f"{value:.2f}"
+        )
 
     names = ("ours_s", "peer_s", "times_the_peer", "first_s", "times_the_first", "limit_s", "share_of_limit")
     lines = [found["machine"], ""]

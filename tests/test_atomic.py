@@ -21,7 +21,8 @@ import torch
 from rales.files import atomic
 from rales.files.atomic import atomic_write, lock_folder
 from rales.files.writers import copy_file, write_csv, write_json
-from rales.jobs import batch_predict, layer_search
+from rales.jobs import layer_search
+from rales.jobs.shard_folders import DiskFolder
 from rales.synthesis import database, event_mixing
 from rales.training import run_folder
 from tests.run_folders import environment
@@ -240,8 +241,9 @@ def begin_run(out: Path) -> None:
 
 
 def begin_batch(out: Path) -> None:
-    with lock_folder(out):
-        batch_predict.prepare_folder(out, {"recordings": "a", "model": "m", "shard": 4})
+    folder = DiskFolder(out)
+    with folder.lock():
+        folder.claim({"recordings": "a", "model": "m", "shard": 4})
 
 
 def begin_layers(out: Path) -> None:

@@ -21,6 +21,7 @@ from rales.inference import audio_reader
 from rales.inference.load_model import load_model
 from rales.inference.predictor import Predictor
 from rales.jobs import batch_predict
+from rales.jobs.shard_folders import KINDS, DiskFolder
 from rales.labels import CLASSES
 from tests import tiny
 
@@ -150,7 +151,7 @@ def test_the_manifest_may_repeat_itself_and_name_urls(place: Path, tmp_path: Pat
     (source,) = read_corpus([place / "rows.csv"], part="all").sources
     (only,) = batch_predict.split_into_shards(source, 10)
     assert only.paths == (str(place / "00001.wav"), "memory://chest/a.wav", str(place / "00002.wav"))
-    for kind in batch_predict.SHARD_FOLDERS:
+    for kind in KINDS:
         (tmp_path / kind).mkdir()
     batch_predict.predict_shard(only, str(tmp_path), model, load_model(model).decision(), "windows")
     assert pd.read_parquet(tmp_path / "status")["status"].tolist() == ["ok"] * 3
@@ -205,7 +206,7 @@ def test_folders_of_something_else_are_sentences(place: Path, tmp_path: Path) ->
         job(place, tmp_path)
     out = tmp_path / "out"
     out.mkdir()
-    batch_predict.prepare_folder(out, {"recordings": "a", "model": "m", "shard": 4, "decision": {}})
+    DiskFolder(out).claim({"recordings": "a", "model": "m", "shard": 4, "decision": {}})
     with pytest.raises(ValueError, match=r"holds a job of other recordings, model, cycles, quality, decision"):
         job(place, out)
     with pytest.raises(UsageError, match="--cluster cloud: expected local, ray or slurm"):

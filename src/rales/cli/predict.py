@@ -27,6 +27,7 @@ from rales.cli.options import (
 from rales.environment import limit_threads
 from rales.errors import UsageError
 from rales.files.csv_cells import one_line
+from rales.files.stores import is_url
 from rales.labels import LabelSet
 from rales.optional_packages import require_packages
 
@@ -39,7 +40,7 @@ MOST_NOTES = 20
 def predict(
     *paths: Recordings,
     model: Run = None,
-    out: Path | None = None,
+    out: str | None = None,
     format: Form | None = None,
     status: Path | None = None,
     summary: Path | None = None,
@@ -72,7 +73,8 @@ def predict(
     Parameters
     ----------
     out
-        File to write; without it the table is printed, or of many recordings its beginning.
+        File to write; without it the table is printed, or of many recordings its beginning. With --manifest a folder,
+        or a URL of an object store such as s3://bucket/folder.
     format
         csv, json and parquet hold all recordings (the suffix of --out says which, else csv); audacity and raven write
         one label file per recording into a folder, raven also one combined table into a file (--out cycles.txt).
@@ -118,12 +120,13 @@ def predict(
         return predict_manifest(
             manifest, out, format, [status, summary], json, model=model, urls=urls, **words, **decided
         )
+    file = None if out is None else Path(out)
     if watch:
         refused = {"--format": format not in (None, "csv"), "--status": status, "--summary": summary, "--urls": urls}
-        return predict_arriving(paths, model, out, refused, json, engine=engine, device=device, **decided)
+        return predict_arriving(paths, model, file, refused, json, engine=engine, device=device, **decided)
     if urls:
         raise UsageError("--urls: is for the addresses in a --manifest; those given as paths are asked anyway")
-    return predict_now(paths, model, out, format, (status, summary), json, engine=engine, device=device, **decided)
+    return predict_now(paths, model, file, format, (status, summary), json, engine=engine, device=device, **decided)
 
 
 def predict_now(
@@ -277,7 +280,7 @@ def check_prediction_files(
 
 
 def predict_manifest(
-    manifest: Path, out: Path | None, form: str | None, others: list[Path | None], json: bool, **words: Any
+    manifest: Path, out: str | None, form: str | None, others: list[Path | None], json: bool, **words: Any
 ) -> int:
     """The batch job of `predict`."""
     from rales.cli import result_lines
@@ -286,7 +289,8 @@ def predict_manifest(
 
     if out is None or form not in (None, "parquet") or any(others):
         raise UsageError("--manifest: expected --out FOLDER; it holds Parquet shards of cycles, summary and status")
-    check_outputs({"--out": [out]}, {"the manifest": [manifest], "a file of the model": model_files(words["model"])})
+    files = [] if is_url(out) else [Path(out)]
+    check_outputs({"--out": files}, {"the manifest": [manifest], "a file of the model": model_files(words["model"])})
     limit_threads(1)  # as the workers, which take the engine that is found here
     found = batch_predict.predict_manifest(manifest, out, progress=True, tell=print_message, **words)
     print_result({"out": str(out), **found}, json, result_lines.batch_lines)

@@ -263,8 +263,8 @@ def manifest_source(given: Path, manifests: Sequence[Path], part: Part) -> Corpu
 
 def comparable_paths(base: Path, paths: Any) -> Any:
     """Arrow array of paths -> the same with one text for each place, however it is written."""
-    odd = r"^/|(^|/)\.{0,2}(/|$)"  # absolute, or with a part that is empty, . or ..
-    if not pc.any(pc.match_substring_regex(paths, odd)).as_py():
+    odd = pc.match_substring_regex(paths, r"^/|(^|/)\.{0,2}(/|$)")  # absolute, or with a part that is empty, . or ..
+    if not pc.any(pc.and_not(odd, pc.match_substring(paths, "://"))).as_py():
         return paths
     return pa.chunked_array(
         [

@@ -37,6 +37,7 @@ from rales.data.recording_annotations import (
 )
 from rales.errors import FileError, FileProblem, UsageError
 from rales.files.atomic import temporary_folder
+from rales.files.stores import StoreError, ask_store, is_lasting, is_url, open_file_system
 from rales.inference import breath_segmentation
 from rales.inference.engines import Waveforms
 from rales.labels import ICBHI, LabelSet
@@ -174,9 +175,16 @@ def find_remote(url: str) -> list[str]:
     if "*" not in url and PurePosixPath(url).suffix.lower() in AUDIO_SUFFIXES:
         return [url]
     files, path = open_file_system(url)
+
+    def list_names() -> list[str]:
+        found: list[str] = files.glob(path) if "*" in path else files.find(path) if files.isdir(path) else [path]
+        return found
+
     try:
-        names = files.glob(path) if "*" in path else files.find(path) if files.isdir(path) else [path]
+        names = ask_store(url, list_names)
     except Exception as error:
+        if isinstance(error, StoreError):
+            raise
         raise FileError(url, f"cannot be listed ({summarise_error(error)})") from error
     hidden = [part.partition("*")[0] for part in path.split("/")]  # what is asked for by name is not hidden
     sounds = [
@@ -188,27 +196,10 @@ def find_remote(url: str) -> list[str]:
     return [url] if names == [path] else sorted(files.unstrip_protocol(name) for name in sounds)
 
 
-def is_url(path: str) -> bool:
-    return "://" in path
-
-
-def open_file_system(url: str) -> tuple[Any, str]:
-    """URL -> its fsspec file system and the path in it; a protocol that needs a package is a sentence."""
-    import fsspec
-
-    try:
-        files, path = fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        raise UsageError(f'{url}: needs another package ({error}): pip install "rales[cloud]"') from error
-    except ValueError as error:
-        raise UsageError(f"{url}: {error}; expected a path, or a URL such as s3://bucket/folder") from error
-    return files, path
-
-
 @contextmanager
-def local_copy(path: str) -> Iterator[Path]:
-    """Path, URL or STDIN -> a file on this machine; that of a URL is a copy, with the annotation beside it, and goes
-    again, as does that of standard input."""
+def local_copy(path: str, *, annotated: bool = False) -> Iterator[Path]:
+    """Path, URL or STDIN -> a file on this machine; that of a URL is a copy, `annotated` with the annotation beside it,
+    and goes again, as does that of standard input."""
     if path == STDIN:
         with temporary_folder() as folder:
             yield copy_stdin(folder / "stdin")
@@ -218,14 +209,18 @@ def local_copy(path: str) -> Iterator[Path]:
         return
     files, inner = open_file_system(path)
     with temporary_folder() as folder:
-        copy = Path(folder, PurePosixPath(inner.partition("?")[0]).name)  # of a signed address without the signature
+        unsigned = inner.partition("?")[0] if inner.startswith(("http:", "https:")) else inner
+        copy = Path(folder, PurePosixPath(unsigned).name)
         try:
-            files.get_file(inner, str(copy))
+            ask_store(path, lambda: files.get_file(inner, str(copy)))
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL:
                 raise NoRoom(path, f"no room in {folder} for a copy of it; make room there") from error
+            if isinstance(error, StoreError):
+                raise
             raise FileError(path, f"cannot be fetched ({summarise_error(error)})") from error
-        fetch_annotation(files, PurePosixPath(inner), copy)
+        if annotated:
+            fetch_annotation(path, files, unsigned.rpartition("/")[0], copy)
         try:
             yield copy
         except FileProblem as error:
@@ -245,19 +240,27 @@ def copy_stdin(copy: Path) -> Path:
     return copy
 
 
-def fetch_annotation(files: Any, inner: PurePosixPath, copy: Path) -> None:
-    """File system, a recording in it, its copy -> the annotation lies beside the copy too, if there is one.
+def fetch_annotation(url: str, files: Any, parent: str, copy: Path) -> None:
+    """URL of a recording, its file system and folder there, its copy -> the annotation lies beside the copy too, if
+    there is one. Errors: StoreError; that no answer came does not mean that there is none.
 
     A name in mixed case is not asked for: each that is not there costs a request.
     """
-    for name in names_beside(copy):
-        if name.suffix in (".txt", ".TXT"):
-            try:
-                files.get_file(str(inner.with_name(name.name)), str(name))
-            except Exception:  # most recordings have none, and stores tell that in ways of their own
-                name.unlink(missing_ok=True)
-            else:
-                return
+    names = [name for name in names_beside(copy) if name.suffix in (".txt", ".TXT")]
+    places = [f"{parent}/{name.name}" for name in names]
+
+    def fetch_all() -> list[bytes | Exception]:
+        """At once, where the store can."""
+        found: list[bytes | Exception] = files.cat_ranges(places, None, None)
+        for error in found:
+            if isinstance(error, Exception) and not is_lasting(url, error):
+                raise error
+        return found
+
+    for name, content in zip(names, ask_store(url, fetch_all), strict=True):
+        if isinstance(content, bytes):
+            name.write_bytes(content)
+            return
 
 
 def find_cycles(
@@ -385,12 +388,12 @@ def read_chunks(
 
     Errors: ValueError or OSError if it cannot be read.
     """
-    with local_copy(path) as file:
+    place = source_for(where, path)
+    with local_copy(path, annotated=place in ("auto", "annotation")) as file:
         facts = io.read_audio_info(file)
         duration_s = facts.duration_s
 
         # the sound is read at once only where breaths are looked for in it
-        place = source_for(where, path)
         known = not isinstance(place, str) or is_annotated(file, place)
         sound = None if duration_s > DECODE_ONCE_S or known else read_whole_sound(file)
         beside = f"the text beside {path}" if is_url(path) else None

@@ -18,6 +18,7 @@ from rales.models.hub import SHIPPED
 
 RECORDING = "a recording"
 
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/")  # s3:/bucket/x, what a path makes of s3://bucket/x; on Windows not C:/
 _ANNOTATIONS = (".raven.txt", ".audacity.txt", ".txt", ".json")  # the longest first
 _OURS_IF = {"p_normal", "quality_reason", "vector"}  # columns of the cycles and of the vectors that Rales writes
 _OUR_OTHERS = ({"status", "sentence"}, {"not_judged", "abnormal"})  # of its tables of recordings
@@ -29,7 +30,8 @@ def check_outputs(planned: Mapping[str, Iterable[Path]], inputs: Mapping[str, It
     """Options with the files they would write, and what each input is with its files -> nothing, or a UsageError.
 
     No output may be an input, the annotation of a recording (`SOUND`), a table of annotations that somebody made, or
-    another output; through links too, and where only the case of letters tells them apart.
+    another output; through links too, and where only the case of letters tells them apart. Nor may it be a URL, which
+    as a path is a folder called `s3:`.
     """
     read = {key: what for what, paths in inputs.items() for path in paths for key in file_keys(str(path))}
     beside = {
@@ -40,6 +42,8 @@ def check_outputs(planned: Mapping[str, Iterable[Path]], inputs: Mapping[str, It
     written: dict[str, str] = {}
     for option, paths in planned.items():
         for path in paths:
+            if _URL.match(str(path)) and not Path(path.parts[0]).exists():
+                raise UsageError(f"{option} {path}: a URL; give a file, only the shards of --manifest go to a store")
             mine = set(file_keys(str(path)))
             for key in mine:
                 if what := read.get(key) or beside.get(key):

@@ -20,7 +20,8 @@ from rales.files import seals
 from rales.files.atomic import atomic_write, remove_abandoned, written_by_library
 from rales.files.csv_cells import make_encodable
 from rales.files.json_files import parse_json
-from rales.inference.audio_reader import CYCLES, is_url
+from rales.files.stores import is_url
+from rales.inference.audio_reader import CYCLES
 from rales.inference.load_model import load_model
 from rales.optional_packages import require_packages, summarise_error
 from rales.training.run_records import check_fields

@@ -2,43 +2,41 @@
 
 A shard is a fixed stretch of the manifest, and the same whoever computes it. Its file in `status`, one row a recording,
 is written last: where it stands the shard is done and never computed again. So a job that was stopped, or whose workers
-died, goes on with the same command, and every recording is in the output exactly once.
+died, goes on with the same command, and every recording is in the output exactly once. A store that does not answer
+leaves its shards open: nothing is known of their recordings.
 """
 
 import functools
 import hashlib
-import re
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
 import pandas as pd
 
 from rales import parallel, slurm
 from rales.data import manifest as table
 from rales.data.annotation_dialects import TableRow
-from rales.data.corpus import CorpusSource, read_corpus
+from rales.data.corpus import CorpusSource, iterate_strings, read_corpus
 from rales.environment import count_processors, count_threads, limit_threads
 from rales.errors import FileError, UsageError
 from rales.evaluation import predictions, recordings
 from rales.export.load import Tell, load_with_engine
-from rales.files.atomic import lock_folder, make_folder, remove_abandoned
 from rales.files.csv_cells import one_line
 from rales.files.json_files import to_jsonable
-from rales.files.writers import write_json
-from rales.inference import audio_reader, prediction_writers
+from rales.files.stores import StoreError, ask_only, is_inside, is_url
+from rales.inference import prediction_writers
 from rales.inference.predictor import Predictor
+from rales.jobs.shard_folders import open_shard_folder
 from rales.models.hub import SHIPPED
 from rales.optional_packages import summarise_error
 from rales.progress import progress_bar
-from rales.training import run_folder
 
 SHARD_RECORDINGS = 1000  # recordings: some 7,000 cycles, 1 MB; ten million recordings are 10,000 shards
 RETRIES = 3  # of a shard whose worker died
-SHARD_FOLDERS = ("cycles", "summary", "status")  # folders of shards, in the order of writing
+GIVE_UP = 3  # shards one after another that a store keeps from being computed, then the job ends
 
 
 class Shard(NamedTuple):
@@ -54,7 +52,7 @@ class Shard(NamedTuple):
 
 def predict_manifest(
     manifest: Path,
-    out: Path,
+    out: str | Path,
     *,
     model: str | None = None,
     cluster: str = "local",
@@ -72,16 +70,16 @@ def predict_manifest(
     tell: Tell = lambda _: None,
 ) -> dict[str, Any]:
     """Manifest (CSV or Parquet with a column `path`) -> OUT/cycles, OUT/summary and OUT/status, a Parquet file a shard;
-    -> counts, and the sentences of what failed.
+    -> counts, and the sentences of what failed. OUT is a folder or a URL of an object store.
 
     Where it has start_s and end_s, these are the cycles, unless `cycles` says where else to take them from. Paths are
     relative to the manifest, absolute, or URLs; each place counts once, however it is written. `cluster`
     is "local" (`processes` at a time), "ray" (the cluster at `address`, or one started here) or "slurm" (jobs with the
-    `sbatch` options); manifest, model and out must be on a file system that its nodes share.
+    `sbatch` options); model, recordings and out must be on a file system that its nodes share, or at URLs.
     `urls` are the beginnings of addresses that the manifest may name: it may be a stranger's, and an address is asked
     from this machine, with the user's rights. `tell` takes sentences about the engine: on one thread
     the fastest is looked for here and remembered, so that workers on this machine take it too.
-    Errors: no manifest, no model, an OUT of another job, an address that is not allowed.
+    Errors: no manifest, no model, an OUT of another job, an address that is not allowed, a store that does not answer.
     """
     if cluster not in ("local", "ray", "slurm"):
         raise UsageError(f"--cluster {cluster}: expected local, ray or slurm")
@@ -89,6 +87,8 @@ def predict_manifest(
         raise UsageError("--sbatch: is of --cluster slurm; add that, or leave it out")
     if shard < 1 or (processes or 1) < 1:
         raise UsageError("--shard and --processes: expected 1 or more")
+    if cluster == "slurm" and is_url(str(out)):
+        raise UsageError(f"--out {out}: --cluster slurm writes its logs there, too; give a folder that all nodes share")
     collection = read_corpus([manifest], part="all")
     (source,) = collection.sources
     check_urls(manifest, source, urls)
@@ -102,22 +102,28 @@ def predict_manifest(
     job |= {"cycles": cycles, "quality": quality, "decision": told, **({"rows": digest_rows(rows)} if rows else {})}
     is_path = model and model not in SHIPPED and Path(model).exists()
     file = str(Path(str(model)).resolve()) if is_path else model
-    shared = (str(out.resolve()), file, decision, cycles, quality)
+    place = str(out) if is_url(str(out)) else str(Path(out).resolve())
+    shared, folder = (place, file, decision, cycles, quality, tuple(urls)), open_shard_folder(out)
 
-    with lock_folder(out):
-        prepare_folder(out, job)
-        waiting = (part for part in split_into_shards(source, shard, rows) if not is_done(out, part.number))
+    with folder.lock():
+        check_same_job(out, folder.claim(job), job)
+        done, failed, unanswered = folder.list_done(), list[str](), 0
+        shards = split_into_shards(source, shard, rows)
+        waiting = (part for part in shards if shard_file_name(part.number) not in done)
         found = start_shards(waiting, shared, cluster=cluster, processes=processes, address=address, sbatch=sbatch)
-        total = -(-len(source.used) // shard)
+        total = -(-len(source.used) // shard) - len(done)
         with closing(found):  # also after Ctrl-C, when it would wait for its workers
-            bar = progress_bar(found, shown=progress, total=total, desc="predict", unit="shard")
-            failed = [
-                f"shard {part.number} ({len(part.paths)} recordings from {part.paths[0]} on): {error}"
-                for part, error in bar
-                if error is not None
-            ]
-        remove_half_written(out)
-        return count_outcome(out, len(source.used), failed)
+            for part, error in progress_bar(found, shown=progress, total=total, desc="predict", unit="shard"):
+                unanswered = unanswered + 1 if isinstance(error, StoreError) else 0
+                if error is not None:
+                    which = f"{len(part.paths)} recordings from {part.paths[0]} on"
+                    failed.append(f"shard {part.number} ({which}): {error}")
+                if unanswered == GIVE_UP:
+                    break
+    if unanswered == GIVE_UP:
+        what = f"{GIVE_UP} shards one after another had no answer from a store, so the job ended ({failed[-1]})"
+        raise StoreError(out, f"{what}; what is done is kept, and the same command goes on")
+    return count_outcome(out, len(source.used), failed)
 
 
 def start_shards(
@@ -148,41 +154,49 @@ def check_urls(manifest: Path, source: CorpusSource, allowed: Sequence[str]) -> 
     """Recordings of a manifest, and beginnings of addresses -> a UsageError if it names another address."""
     import pyarrow.compute as pc
 
-    named = source.used.filter(pc.match_substring(source.used, "://")).to_pylist()
-    refused = [url for url in named if not any(is_inside(url, place) for place in allowed)]
-    if refused:
-        place = refused[0][: refused[0].find("/", refused[0].find("://") + 3) + 1] or refused[0]
+    # what is inside at a glance is not looked at one by one, and of the rest some at a time: there may be millions
+    named = source.used.filter(pc.match_substring(source.used, "://"))
+    for place in allowed:
+        plain = pc.invert(pc.match_substring_regex(named, r"%|::|\.\."))
+        named = named.filter(pc.invert(pc.and_(plain, pc.starts_with(named, place.rstrip("/") + "/"))))
+    count, first = 0, ""
+    for names in iterate_strings(named):
+        refused = [url for url in names if not any(is_inside(url, place) for place in allowed)]
+        count, first = count + len(refused), first or next(iter(refused), "")
+    if count:
+        place = first[: first.find("/", first.find("://") + 3) + 1] or first
         raise UsageError(
-            f"{manifest}: names {len(refused)} address{'es' * (len(refused) > 1)} that this machine would ask, first "
-            f"{one_line(refused[0])}; if you trust the manifest, allow it with --urls {one_line(place)}"
+            f"{manifest}: names {count} address{'es' * (count > 1)} that this machine would ask, first "
+            f"{one_line(first)}; if you trust the manifest, allow it with --urls {one_line(place)}"
         )
 
 
-def is_inside(url: str, place: str) -> bool:
-    """Whether an address lies in a place such as s3://bucket/folder; `..` and fsspec's chains (`::`) lead out of it,
-    also where they are quoted, once or more."""
-    plain = url
-    while (once := unquote(plain)) != plain:
-        plain = once
-    return url.startswith(place.rstrip("/") + "/") and "::" not in plain and ".." not in re.split(r"[/\\]", plain)
-
-
 def predict_shard(
-    part: Shard, out: str, model: str | None, decision: predictions.Decision, where: str = "auto", quality: bool = True
+    part: Shard,
+    out: str,
+    model: str | None,
+    decision: predictions.Decision,
+    where: str = "auto",
+    quality: bool = True,
+    urls: Sequence[str] = (),
 ) -> None:
-    """Write one shard's files, in a worker."""
-    classifier, folder, name = load_worker_model(model), Path(out), shard_file_name(part.number)
+    """Write one shard's files, in a worker. Errors: StoreError, and nothing is written that says more of a recording
+    than is known."""
+    classifier, name = load_worker_model(model), shard_file_name(part.number)
     status, summary, problems = list[pd.DataFrame](), list[pd.DataFrame](), list[str]()
-    with prediction_writers.open_table(folder / "cycles" / name) as append:
-        tables = classifier.tables(part.paths, problems, decision, cycles=part.rows or where, quality=quality)
-        for cycles, state in tables:
-            append(cycles)
-            counts = predictions.summarise_recordings(cycles, decision.label_set)
-            summary.append(recordings.add_answers(counts, cycles, classifier.calibration.get("recordings")))
-            status.append(state)
+    with ask_only(urls) as session, open_shard_folder(out).write(name) as folder:
+        with prediction_writers.open_table(folder / "cycles" / name) as append:
+            tables = classifier.tables(part.paths, problems, decision, cycles=part.rows or where, quality=quality)
+            for cycles, state in tables:
+                if session.fault:
+                    raise session.fault
+                append(cycles)
+                counts = predictions.summarise_recordings(cycles, decision.label_set)
+                summary.append(recordings.add_answers(counts, cycles, classifier.calibration.get("recordings")))
+                status.append(state)
 
-    prediction_writers.write_table(summary, folder / "summary" / name)
-    prediction_writers.write_table(status, folder / "status" / name)
+        prediction_writers.write_table(summary, folder / "summary" / name)
+        prediction_writers.write_table(status, folder / "status" / name)
 
 
 @functools.cache
@@ -201,13 +215,18 @@ def read_manifest_rows(manifest: Path, source: CorpusSource) -> dict[str, list[T
 
 def digest_rows(rows: Mapping[str, list[TableRow]]) -> str:
     """Rows -> SHA-256: with other cycles it is another job."""
-    told = sorted((path, *sorted(row.cells.items())) for path, found in rows.items() for row in found)
-    return hashlib.sha256(repr(told).encode("utf-8", "surrogateescape")).hexdigest()
+    digest, before = hashlib.sha256(b"["), ""
+    for path in sorted(rows):  # the repr of one sorted list, which is never whole in memory
+        for told in sorted((path, *sorted(row.cells.items())) for row in rows[path]):
+            digest.update(f"{before}{told!r}".encode("utf-8", "surrogateescape"))
+            before = ", "
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def locate_recording(source: CorpusSource, name: str) -> str:
     """Recording as its manifest names it -> its path or URL."""
-    return name if audio_reader.is_url(name) else str(source.base / name)
+    return name if is_url(name) else str(source.base / name)
 
 
 def split_into_shards(
@@ -224,33 +243,14 @@ def shard_file_name(number: int) -> str:
     return f"part-{number:06d}.parquet"
 
 
-def is_done(out: Path, number: int) -> bool:
-    return (out / "status" / shard_file_name(number)).exists()
+def check_same_job(out: str | Path, stored: Mapping[str, Any], job: Mapping[str, Any]) -> None:
+    """Errors: a folder of another job."""
+    differs = [key for key in job if to_jsonable(job[key]) != stored.get(key)]
+    if differs:
+        raise FileError(out, f"holds a job of other {', '.join(differs)}; choose another --out")
 
 
-def prepare_folder(out: Path, job: dict[str, Any]) -> None:
-    """Make the folder, or go on in that of the same job. Errors: a folder of something else."""
-    if (out / "job.json").exists():
-        stored = run_folder.read_json(out / "job.json")
-        differs = [key for key in job if to_jsonable(job[key]) != stored.get(key)]
-        if differs:
-            raise FileError(out, f"holds a job of other {', '.join(differs)}; choose another --out")
-    elif found := run_folder.unexpected_files(out):
-        raise FileError(out, f"not a folder of predictions, but it holds {found[0]}; choose an empty --out")
-    else:
-        write_json(out / "job.json", job)  # before all else: a folder without it is somebody else's
-    remove_half_written(out)
-    for kind in SHARD_FOLDERS:
-        make_folder(out / kind)
-
-
-def remove_half_written(out: Path) -> None:
-    """Remove what killed workers left half-written."""
-    for kind in SHARD_FOLDERS:
-        remove_abandoned(out / kind)
-
-
-def count_outcome(out: Path, expected: int, failed_shards: Sequence[str]) -> dict[str, Any]:
+def count_outcome(out: str | Path, expected: int, failed_shards: Sequence[str]) -> dict[str, Any]:
     """Finished shards, and a sentence for each that failed -> counts. Errors: a recording that is missing though no
     shard failed."""
     import pyarrow.compute as pc
@@ -258,9 +258,10 @@ def count_outcome(out: Path, expected: int, failed_shards: Sequence[str]) -> dic
 
     problems = list(failed_shards)
     counts = {"recordings": 0, "ok": 0, "failed": 0, "cycles": 0, "not_judged": 0, "seconds_of_sound": 0.0}
-    for path in sorted((out / "status").glob("part-*.parquet")):
+    folder = open_shard_folder(out)
+    for path, file in folder.read_status(folder.list_done()):
         try:
-            shard = pq.read_table(path, columns=["path", "status", "sentence", "duration_s", "cycles", "not_judged"])
+            shard = pq.read_table(file, columns=["path", "status", "sentence", "duration_s", "cycles", "not_judged"])
             failed = shard.filter(pc.equal(shard["status"], "failed"))
             sums = [pc.sum(shard[name]).as_py() or 0 for name in ("cycles", "not_judged", "duration_s")]
         except (OSError, ValueError, KeyError, NotImplementedError) as error:

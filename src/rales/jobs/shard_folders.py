@@ -1,0 +1,170 @@
+"""Where a batch job keeps its shards: a folder of this machine, or a place in an object store.
+
+Of both holds: a file is there whole or not at all, and a shard's file in `status` comes last. A store knows no rename
+and needs none, since it shows an object only when its last byte has come.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol
+
+from rales.errors import FileError
+from rales.files.atomic import lock_folder, make_folder, remove_abandoned, temporary_folder
+from rales.files.json_files import parse_json, to_jsonable
+from rales.files.stores import StoreError, ask_store, is_url, open_file_system
+from rales.files.writers import write_json
+from rales.optional_packages import summarise_error
+from rales.training import run_folder
+
+KINDS = ("cycles", "summary", "status")  # in the order of writing
+JOB = "job.json"
+TOGETHER = 100  # files of a store that are asked for at once
+
+
+class ShardFolder(Protocol):
+    """OUT of a batch job."""
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other processes out, where it can be done, and clear away what killed ones left."""
+
+    def claim(self, job: dict[str, Any]) -> dict[str, Any]:
+        """-> the job whose folder it is: this one if it was nobody's. Errors: it holds something else."""
+
+    def list_done(self) -> set[str]:
+        """-> names of the shards that are done."""
+
+    def write(self, name: str) -> AbstractContextManager[Path]:
+        """`with folder.write(name) as place:` what is written to place/KIND/name is there afterwards."""
+
+    def read_status(self, names: set[str]) -> Iterator[tuple[str, Any]]:
+        """Names of shards -> path of the status of each and what Parquet reads it from, in order."""
+
+
+def open_shard_folder(out: str | Path) -> ShardFolder:
+    """Path or URL -> the folder."""
+    return StoreFolder(str(out)) if is_url(str(out)) else DiskFolder(Path(out))
+
+
+class DiskFolder:
+    """A folder of this machine, or of a file system that the workers' machines share."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        with lock_folder(self.place):
+            self._remove_half_written()
+            yield
+            self._remove_half_written()
+
+    def claim(self, job: dict[str, Any]) -> dict[str, Any]:
+        if (self.place / JOB).exists():
+            job = run_folder.read_json(self.place / JOB)
+        elif found := run_folder.unexpected_files(self.place):
+            raise describe_stranger(self.place, found[0])
+        else:
+            write_json(self.place / JOB, job)  # before all else: a folder without it is somebody else's
+        for kind in KINDS:
+            make_folder(self.place / kind)
+        return job
+
+    def list_done(self) -> set[str]:
+        return {path.name for path in (self.place / "status").glob("part-*.parquet")}
+
+    def write(self, name: str) -> AbstractContextManager[Path]:
+        return nullcontext(self.place)
+
+    def read_status(self, names: set[str]) -> Iterator[tuple[str, Any]]:
+        for name in sorted(names):
+            yield str(self.place / "status" / name), self.place / "status" / name
+
+    def _remove_half_written(self) -> None:
+        """What killed workers left."""
+        for kind in KINDS:
+            remove_abandoned(self.place / kind)
+
+
+class StoreFolder:
+    """A place in an object store. It has no lock: who works there at the same time does the same work twice."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self.files, self.place = open_file_system(self.url)
+
+    def lock(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def claim(self, job: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return self._read_job()
+        except FileNotFoundError:
+            if found := sorted(self._list(self.place)):
+                raise describe_stranger(self.url, found[0]) from None
+        place, content = f"{self.place}/{JOB}", json.dumps(to_jsonable(job), indent=2).encode() + b"\n"
+        try:
+            self._ask(partial(self.files.pipe_file, place, content, mode="create"))
+        except NotImplementedError:  # a store that can only replace
+            self._ask(partial(self.files.pipe_file, place, content))
+        except FileExistsError:  # another command was faster, or the answer to a first try was lost
+            pass
+        return self._read_job()
+
+    def list_done(self) -> set[str]:
+        return {name for name in self._list(f"{self.place}/status") if name.startswith("part-")}
+
+    @contextmanager
+    def write(self, name: str) -> Iterator[Path]:
+        with temporary_folder() as folder:
+            for kind in KINDS:
+                (Path(folder) / kind).mkdir()
+            yield Path(folder)
+            for kind in KINDS:
+                if (file := Path(folder) / kind / name).exists():
+                    self._ask(
+                        lambda file=file, kind=kind: self.files.put_file(str(file), f"{self.place}/{kind}/{name}")
+                    )
+
+    def read_status(self, names: set[str]) -> Iterator[tuple[str, Any]]:
+        every = sorted(names)
+        for start in range(0, len(every), TOGETHER):
+            some = every[start : start + TOGETHER]
+            places = [f"{self.place}/status/{name}" for name in some]
+            found = self._ask(partial(self.files.cat_ranges, places, None, None, on_error="raise"))
+            for name, content in zip(some, found, strict=True):
+                yield f"{self.url}/status/{name}", BytesIO(content)
+
+    def _read_job(self) -> dict[str, Any]:
+        self.files.invalidate_cache()
+        stored = self._ask(partial(self.files.cat_file, f"{self.place}/{JOB}"))
+        job: dict[str, Any] = parse_json(stored, f"{self.url}/{JOB}")
+        return job
+
+    def _list(self, place: str) -> set[str]:
+        """Folder of the store -> names in it; a store has no empty folders, so one that is not there holds nothing."""
+        self.files.invalidate_cache()
+        try:
+            names = self._ask(partial(self.files.ls, place, detail=False))
+        except FileNotFoundError:
+            return set()
+        inside = {name.rstrip("/").rpartition("/")[2] for name in names if name.rstrip("/") != place}
+        return {name for name in inside if not name.startswith(".")}
+
+    def _ask(self, request: Any) -> Any:
+        """Errors: StoreError, FileExistsError, FileNotFoundError, NotImplementedError, and sentences for others."""
+        try:
+            return ask_store(self.url, request)
+        except (StoreError, FileExistsError, FileNotFoundError, NotImplementedError):
+            raise
+        except Exception as error:
+            raise FileError(
+                self.url, f"the store refuses that ({summarise_error(error)}); choose another --out"
+            ) from error
+
+
+def describe_stranger(place: str | Path, found: str) -> FileError:
+    return FileError(place, f"not a folder of predictions, but it holds {found}; choose an empty --out")
