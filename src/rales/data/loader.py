@@ -55,10 +55,7 @@ def shuffled_batches(
 
 
 def ordered_batches(
-    dataset: CycleDataset,
-    batch_size: int,
-    *,
-    rows: Sequence[int] | NDArray[np.integer] | None = None,
+    dataset: CycleDataset, batch_size: int, *, rows: Sequence[int] | NDArray[np.integer] | None = None
 ) -> Iterator[Batch]:
     """Dataset of N rows -> batches of the given `rows` (default: all), each once, in their order."""
     chosen = _checked_rows(dataset, batch_size, rows)

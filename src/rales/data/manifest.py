@@ -216,14 +216,7 @@ def _recording_stem(path: str) -> str:
 
 
 def _recording_of_rows(
-    folder: Path,
-    name: str,
-    rows: list[TableRow],
-    label_set: LabelSet,
-    *,
-    has_split: bool,
-    audio: bool,
-    decode: bool,
+    folder: Path, name: str, rows: list[TableRow], label_set: LabelSet, *, has_split: bool, audio: bool, decode: bool
 ) -> Recording:
     """The rows of one recording -> the recording with its cycles."""
     first, where = rows[0].cells, rows[0].where

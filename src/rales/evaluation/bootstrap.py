@@ -118,11 +118,7 @@ class Answers(NamedTuple):
 
 
 def unpaired_difference(
-    one: Answers,
-    other: Answers,
-    resamples: int = 10_000,
-    seed: int | np.random.Generator = 0,
-    level: float = 0.95,
+    one: Answers, other: Answers, resamples: int = 10_000, seed: int | np.random.Generator = 0, level: float = 0.95
 ) -> dict[str, dict[str, float]]:
     """Compare figures of two sets of cycles, which may share patients: per metric the difference one - other with low,
     high and p_value as in `paired_difference`.

@@ -50,14 +50,7 @@ from rales.models.heads import BackboneWithHead, CoTuning
 from rales.models.pretrained_backbones import resnet_tensors
 from rales.models.resnet import ResNet
 from rales.models.stochnorm import StochNorm2d
-from rales.settings import (
-    BackboneSettings,
-    Fidelity,
-    Training,
-    Waveform,
-    require_classes,
-    set_defaults,
-)
+from rales.settings import BackboneSettings, Fidelity, Training, Waveform, require_classes, set_defaults
 from rales.training import finetune
 from rales.training.loss_terms import TermSettings, add_loss_term
 from rales.training.losses import category_relationship, co_tuning, weighted_cross_entropy, weighted_loss
@@ -121,11 +114,7 @@ class CoTuningSettings(Settings):
 def cotuning(settings: CoTuningSettings) -> Recipe:
     """-> co-tuning; with norm="stochastic" both methods."""
     return replace(
-        make_system(settings),
-        name="nguyen_cotuning",
-        build_model=build_cotuning,
-        loss=cotuning_loss,
-        fit=fit_both,
+        make_system(settings), name="nguyen_cotuning", build_model=build_cotuning, loss=cotuning_loss, fit=fit_both
     )
 
 

@@ -102,7 +102,7 @@ def build_sections(
             challenge_table(systems),
         ],
         ("comparison", "Differences on the same cycles"): [
-            *(tables.comparisons_table(systems), tables.seeds_table(systems)),
+            *(tables.comparisons_table(systems), tables.seeds_table(systems))
         ],
         ("groups", "Patients, devices and locations"): [
             tables.patients_table(systems[0]),
@@ -113,7 +113,7 @@ def build_sections(
         ("selection", "How the epoch is chosen"): choices,
         ("leaks", "Patients on both sides of the split"): [tables.leak_free_table(systems)],
         ("layers", "Layer weights (Figure 3 of the paper)"): [
-            *(plots.plot_layer_weights(systems), plots.plot_weight_trajectories(systems)),
+            *(plots.plot_layer_weights(systems), plots.plot_weight_trajectories(systems))
         ],
         ("paper", "Tables 1 and 2 of the paper"): papers if of_icbhi else [],
         ("fidelity", "Published settings"): [comparison.fidelity_table(systems)],

@@ -180,10 +180,7 @@ def further_metrics_table(systems: list[System]) -> Table:
     many = {2: "two", 5: "five"}[len(fractions) + 1]
     return Table(
         "What the Score hides",
-        [
-            *("System", "Two-class Se", "Two-class Score", "Macro recall", "Score, tuned"),
-            *(*fractions.values(), "ECE"),
-        ],
+        [*("System", "Two-class Se", "Two-class Score", "Macro recall", "Score, tuned"), *(*fractions.values(), "ECE")],
         [*rows, [all_normal(systems), "0.00", "50.00", macro, "50.00", *blind, "–"]],
         note="Two-class: any abnormal answer to an abnormal cycle is right. Tuned: with the threshold for "
         f"“{label_set.normal}” that suits the validation patients best, where a run has some. {explained} ECE is the "

@@ -598,8 +598,7 @@ class Store:
             columns = "recording, reader, round, revision, saved, cycles, events"
             db.execute(f"INSERT INTO annotations ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", values)
             db.execute(
-                f"DELETE FROM annotations WHERE {OF_READER} AND revision <= ?",
-                (recording, *who, revision - REVISIONS),
+                f"DELETE FROM annotations WHERE {OF_READER} AND revision <= ?", (recording, *who, revision - REVISIONS)
             )
         self.changes.add(recording)
         return {"revision": revision, "saved": saved}
