@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from rales.cli import result_lines
 from rales.cli.console import print_message, print_messages_once, print_result, table_records
 from rales.cli.options import (
     Changes,
@@ -120,7 +121,6 @@ def run_search(
     skip_damaged: bool,
     as_json: bool,
 ) -> int:
-    from rales.cli import result_lines
     from rales.jobs import hyperparameter_search as job
 
     about: dict[str, Any] = {"skip_damaged": skip_damaged, "command": command_line(), "progress": True}
@@ -133,7 +133,6 @@ def run_sweep(
     planned: "Sequence[Trial]", data: Data, out: Path, cluster: Cluster, skip_damaged: bool, as_json: bool
 ) -> int:
     """Trials -> they are run and ranked; -> exit code."""
-    from rales.cli import result_lines
     from rales.jobs import sweep as jobs
     from rales.recipes import registry
     from rales.report import rank_systems
@@ -193,7 +192,6 @@ def reproduce(
     tflops
         10^12 operations a second that the GPU of --dry-run is assumed to sustain; 50 if not given.
     """
-    from rales.cli import result_lines
     from rales.data import read_cycles, splits
     from rales.jobs import reproduce as job
     from rales.jobs.sweep import at_once
@@ -268,7 +266,6 @@ def protocol(
     dry_run
         Only list the runs and estimate time and disk.
     """
-    from rales.cli import result_lines
     from rales.data import read_cycles
     from rales.jobs import protocol as job
     from rales.jobs import sweep as runs
@@ -323,7 +320,6 @@ def cross(
     out
         Folder to write.
     """
-    from rales.cli import result_lines
     from rales.jobs import cross_databases as job
     from rales.report import check_packages
 
@@ -372,7 +368,6 @@ def suspect(
     part
         Without runs: train, only recordings of the train split; all, every recording.
     """
-    from rales.cli import result_lines
     from rales.data import read_cycles
     from rales.jobs import label_errors as job
     from rales.jobs.layer_search import check_exclusive
@@ -446,7 +441,6 @@ def layers(
         Put a LayerNorm without parameters on every layer before it is pooled, as --set model.norm_layers=true does in
         training: no layer then counts for its scale.
     """
-    from rales.cli import result_lines
     from rales.data import read_cycles
     from rales.jobs import layer_search as job
     from rales.recipes import registry

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from rales.cli import result_lines
 from rales.cli.console import print_message, print_messages_once, print_result
 from rales.cli.options import (
     Classes,
@@ -80,7 +81,6 @@ def train(
     variant
         Of m2d_fusion, its row of Table 2: vanilla, pair_5_12, pair_5_11, triple_4_7_10, all_fixed, all_learned.
     """
-    from rales.cli import result_lines
     from rales.data import read_cycles, splits
     from rales.recipes import registry
     from rales.training.callbacks import make_callbacks
@@ -185,7 +185,6 @@ def pretrain(
     part
         train: test recordings are left out wherever a split is known; all: every recording is used.
     """
-    from rales.cli import result_lines
     from rales.data import read_cycles
     from rales.data.corpus import read_corpus
     from rales.jobs.layer_search import quick_probe
@@ -259,7 +258,6 @@ def evaluate(
         CSV file to write: for each class and finding, and each threshold from 0.05 to 0.95, how many cycles have that
         probability, and the precision and recall of a review of these.
     """
-    from rales.cli import result_lines
     from rales.evaluation.decision_layer import SHIFTS_S
     from rales.export.load import artefact_format, load_with_engine
     from rales.inference.ensemble import evaluate_ensemble
@@ -353,7 +351,6 @@ def calibrate(
     trained
         Take patients on whom the model was trained, too.
     """
-    from rales.cli import result_lines
     from rales.inference.calibrate import describe_change
     from rales.inference.load_model import load_model
 
@@ -377,7 +374,6 @@ def weights(name: str | None = None, /, *, file: Path | None = None, json: JsonF
     file
         The publisher's file where it was downloaded elsewhere: it is checked and copied, and nothing is fetched.
     """
-    from rales.cli import result_lines
     from rales.models import hub
 
     if name is None:

@@ -59,7 +59,6 @@ from rales.training.recipe import LossContext, Recipe
 COPIES = 2  # of every train cycle with a wheeze
 BAND_LIMITS_HZ = {"Litt3200": 2000.0}  # recorded at 4 kHz; the others up to 8 kHz and more
 FFT_SAMPLES = 1024
-Spectra = NDArray[np.float32]
 TRAINING = Training(
     epochs=60,
     batch_size=48,
