@@ -168,6 +168,7 @@ def further_metrics_table(systems: list[System]) -> Table:
             "AUROC and AP (average precision) say how well cycles with that sound rank before those without; a blind "
             "guess has AUROC 0.5 and for AP the share of such cycles."
         )
+
     rows = [
         [
             s.name,
@@ -176,6 +177,8 @@ def further_metrics_table(systems: list[System]) -> Table:
         ]
         for s in systems
     ]
+
+    # Calling everything normal finds one class of so many, or of independent ones none
     macro = "0.00" if label_set.independent else f"{100 / len(label_set):.2f}"
     many = {2: "two", 5: "five"}[len(fractions) + 1]
     return Table(
