@@ -16,12 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rales.evaluation.bootstrap import bootstrap_t, half_width, linearised_error, sum_by_patient
+from rales.evaluation.bootstrap import LEVEL, bootstrap_t, half_width, linearised_error, sum_by_patient
 from rales.evaluation.metrics import require_equal_length, safe_ratio
 from rales.labels import MOST_CLASSES
 from rales.typing import FloatArray
 
-LEVEL = 0.95  # coverage of an interval
 MISSING = -1  # the class number of a cycle that a reader did not judge
 
 
