@@ -6,9 +6,9 @@ from recordings of patients that the network has not seen: the log-odds of the r
 the log-odds of its cycles. b and c are not negative, so a cycle more suspicious never lowers the answer, and all three
 are drawn to the plain middle (a = 0, b = c = 1/2), where few recordings leave them.
 
-The threshold is that at which at most FALSE_ALARM_RATE of the recordings without the finding are flagged, each of them scored by
-a pooling that has not seen its patient. How many are flagged in truth is counted once more around all of this: on
-patients who had no part in either pooling or threshold.
+The threshold is that at which at most FALSE_ALARM_RATE of the recordings without the finding are flagged, each of them
+scored by a pooling that has not seen its patient. How many are flagged in truth is counted once more around all of
+this: on patients who had no part in either pooling or threshold.
 """
 
 from __future__ import annotations
