@@ -264,24 +264,8 @@ def evaluate(
     from rales.inference.evaluate import evaluate_data
     from rales.inference.evaluate_events import evaluate_events
 
-    if thresholds and (events or thresholds.exists()):
-        why = (
-            "is there already; name a new file" if thresholds.exists() else "is of annotated cycles; leave --events out"
-        )
-        raise UsageError(f"--thresholds {thresholds}: {why}")
-    if events and metric:
-        raise UsageError(f"--metric {metric[0]} --events: an own metric is of annotated cycles; leave one out")
-    for word in metric:
-        METRICS.find(word)  # a wrong name is said before the data is read
-    if not model:
-        raise UsageError("expected a model to score: a run folder, a checkpoint, an artefact or a name")
     as_one = len(model) > 1 or shifts is not None
-    if as_one and (split or metric or events):
-        raise UsageError(
-            "several runs, or --shifts: they are scored on their own test cycles; leave --split, --metric and --events "
-            "out"
-        )
-
+    check_evaluation_options(model, metric, thresholds, events=events, as_one=as_one, with_split=bool(split))
     reading: dict[str, Any] = {"skip_damaged": skip_damaged, "progress": True}
     classifiers = [
         load_with_engine(each, "auto" if artefact_format(Path(each)) else "torch", device or "auto", tell=print_message)
@@ -300,6 +284,34 @@ def evaluate(
         write_thresholds(thresholds, figures)
     print_result(figures, json, result_lines.evaluation_lines)
     return 1 if figures.get("problems") else 0
+
+
+def check_evaluation_options(
+    model: Sequence[str],
+    metric: Sequence[str],
+    thresholds: Path | None,
+    *,
+    events: bool,
+    as_one: bool,
+    with_split: bool,
+) -> None:
+    """Options of `evaluate`. Errors: UsageError for those that do not go together, before any data is read."""
+    if thresholds and (events or thresholds.exists()):
+        why = (
+            "is there already; name a new file" if thresholds.exists() else "is of annotated cycles; leave --events out"
+        )
+        raise UsageError(f"--thresholds {thresholds}: {why}")
+    if events and metric:
+        raise UsageError(f"--metric {metric[0]} --events: an own metric is of annotated cycles; leave one out")
+    for word in metric:
+        METRICS.find(word)  # says that there is none of that name
+    if not model:
+        raise UsageError("expected a model to score: a run folder, a checkpoint, an artefact or a name")
+    if as_one and (with_split or metric or events):
+        raise UsageError(
+            "several runs, or --shifts: they are scored on their own test cycles; leave --split, --metric and --events "
+            "out"
+        )
 
 
 def write_thresholds(out: Path, figures: dict[str, Any]) -> None:
