@@ -100,7 +100,7 @@ def synthetic_cycles(count: int) -> list[NDArray[np.float32]]:
 def cycles_of(folder: Path) -> list[NDArray[np.float32]]:
     from rales.audio.io import read_waveform, resample_waveform
     from rales.audio.spectrogram_images import lungattn_waveform
-    from rales.data.icbhi import read_cycles
+    from rales.data import read_cycles
 
     table = read_cycles(folder)
     waves = []

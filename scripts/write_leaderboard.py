@@ -1,4 +1,4 @@
-"""Write LEADERBOARD.md from the tables in src/rales/report/literature.py: `python scripts/write_leaderboard.py`."""
+"""Write LEADERBOARD.md from the tables in src/rales/report: `python scripts/write_leaderboard.py`."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,8 @@ FILE = Path(__file__).resolve().parent.parent / "LEADERBOARD.md"
 LEAD = (
     "Systems with a printed four-class Score on ICBHI 2017, each with the recordings that tested it and the way its "
     "epoch was chosen: two systems are comparable only where both agree. Written by `python "
-    "scripts/write_leaderboard.py` from src/rales/report/literature.py; `rales report` puts your own runs among them."
+    "scripts/write_leaderboard.py` from src/rales/report/leaderboard.csv and measured.csv; `rales report` puts your "
+    "own runs among them."
 )
 LEAKS = (
     "A split of recordings at random puts nearly every patient who tests into training, too: such Scores are leaky and "

@@ -1,19 +1,19 @@
 """A data folder with one thing wrong in it."""
 
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from rales.data import audit_data, read_cycles
 from rales.data.reader import Audit
 
 
-def audit_of_one_problem(reader: ModuleType, source: Path) -> Audit:
-    """Module with `audit` and `read_cycles`, folder or manifest -> the audit, whose only problem the reader names."""
-    report: Audit = reader.audit_data(source)
+def audit_of_one_problem(source: Path) -> Audit:
+    """Folder or manifest -> the audit, whose only problem the reader names."""
+    report: Audit = audit_data(source)
     assert len(report.problems) == 1, report.problems
     with pytest.raises(ValueError, match="rales check") as error:
-        reader.read_cycles(source)
+        read_cycles(source)
     sentence, *advice = str(error.value).splitlines()
     assert sentence == report.problems[0]
     assert "skip_damaged=True (--skip-damaged)" in "".join(advice)

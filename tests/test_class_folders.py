@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from rales.data import audit_data, icbhi, read_contents, read_cycles
+from rales.data import audit_data, read_contents, read_cycles
 from rales.data.corpus import read_corpus
 from rales.errors import FileError, UsageError
 from rales.inference.evaluate import evaluate_data
@@ -144,7 +144,7 @@ def test_annotated_recordings_in_such_folders_are_read_by_their_annotations(tmp_
     (folder / "wheeze" / "b.txt").write_text("0.0 0.5 0 1\n")
     table = read_cycles(folder, needs_split=False)
     assert table["label"].tolist() == ["normal", "crackle", "wheeze"]
-    assert table.equals(icbhi.read_cycles(folder, needs_split=False))
+    assert table.equals(read_cycles(folder, needs_split=False))
 
 
 def test_a_model_is_scored_on_folders(tmp_path: Path, trained: Path) -> None:

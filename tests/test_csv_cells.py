@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import rales.data
 from rales.data import manifest
 from rales.files.csv_cells import defuse_cell, defuse_table, one_line, restore_cell
 from rales.files.writers import write_csv
@@ -62,4 +63,4 @@ def test_every_csv_of_ours_is_defused_and_read_back(tmp_path: Path, name: str) -
         assert len(text.splitlines()) == 2
         assert "\x1b" not in text
         assert not any(cell.startswith(("=", "@", "-", "+")) for line in csv.reader(text.splitlines()) for cell in line)
-        assert manifest.read_cycles(tmp_path / file, audio=False)["recording"].tolist() == [name]
+        assert rales.data.read_cycles(tmp_path / file, audio=False)["recording"].tolist() == [name]

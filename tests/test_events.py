@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rales.data import audit_data, read_events
 from rales.data.event_readers import parse_events
-from rales.data.event_writers import FORMATS, Marked, format_events, write_events
+from rales.data.event_writers import FORMATS, Marked, format_events
 from rales.data.events import CRACKLES, EXPIRATION, WHEEZES, Event, event_problem, find_kind, flags_of_events
 
 BREATH = [  # the cycle 7.923 to 10.530 s of the page's drawing
@@ -30,7 +30,7 @@ def said(form: str, events: list[Event], file: str = "anna.wav") -> str:
 def test_what_is_written_is_read(form: str, tmp_path: Path) -> None:
     found = parse_events(said(form, BREATH), "anna")
     assert (found.form, found.events, found.problems, found.notes) == (form, BREATH, [], [])
-    write_events(Marked(BREATH, "anna.wav", 20.0), tmp_path / f"anna{FORMATS[form]}", form)
+    (tmp_path / f"anna{FORMATS[form]}").write_text(format_events(Marked(BREATH, "anna.wav", 20.0), form))
     assert read_events(tmp_path / f"anna{FORMATS[form]}", 20.0) == BREATH
     assert said(form, list(reversed(BREATH))) == said(form, BREATH)
 
@@ -221,5 +221,5 @@ def test_events_beside_recordings_are_no_annotations(tmp_path: Path) -> None:
     (tmp_path / f"{name}.txt").write_text("0 1 1 0\n")
     before = audit_data(tmp_path).to_dict()
     for form in FORMATS.keys() - {"sprsound"}:
-        write_events(Marked(BREATH, f"{name}.wav", 20.0), tmp_path / f"{name}{FORMATS[form]}", form)
+        (tmp_path / f"{name}{FORMATS[form]}").write_text(format_events(Marked(BREATH, f"{name}.wav", 20.0), form))
     assert audit_data(tmp_path).to_dict() == before

@@ -53,10 +53,10 @@ def write_split(folder: Path, sides: dict[str, str]) -> None:
 
 def problem(folder: Path, *, left_out: tuple[str, ...] = (FIRST,)) -> str:
     """The only problem of a damaged folder, after checking that audit and reader treat it alike."""
-    report = audit_of_one_problem(icbhi, folder)
+    report = audit_of_one_problem(folder)
     kept = {FIRST, SECOND, THIRD} - set(left_out)
     assert set(report.cycles["recording"]) == kept
-    assert set(icbhi.read_cycles(folder, skip_damaged=True)["recording"]) == kept
+    assert set(rales.data.read_cycles(folder, skip_damaged=True)["recording"]) == kept
     return report.problems[0]
 
 
@@ -64,7 +64,7 @@ def problem(folder: Path, *, left_out: tuple[str, ...] = (FIRST,)) -> str:
 
 
 def test_counts_of_the_whole_annotation_table(shared_data: Path) -> None:
-    cycles = icbhi.read_cycles(shared_data / "icbhi_annotations", audio=False)
+    cycles = rales.data.read_cycles(shared_data / "icbhi_annotations", audio=False)
     assert tuple(cycles.columns) == COLUMNS
     assert cycles["recording"].nunique() == 920
     assert cycles["patient"].nunique() == 126
@@ -92,7 +92,7 @@ def test_counts_of_the_whole_annotation_table(shared_data: Path) -> None:
 
 
 def test_audit_of_the_whole_annotation_table(shared_data: Path) -> None:
-    report = icbhi.audit_data(shared_data / "icbhi_annotations")
+    report = rales.data.audit_data(shared_data / "icbhi_annotations")
     document = json.loads(json.dumps(report.to_dict()))
     assert document["problems"] == []
     assert (document["recordings"], document["patients"], document["cycles"]) == (920, 126, 6898)
@@ -113,11 +113,11 @@ def test_audit_of_the_whole_annotation_table(shared_data: Path) -> None:
 
 def test_annotations_only_folder_needs_audio_false(shared_data: Path) -> None:
     with pytest.raises(ValueError, match=r"annotations only.*audio=False"):
-        icbhi.read_cycles(shared_data / "icbhi_annotations")
+        rales.data.read_cycles(shared_data / "icbhi_annotations")
 
 
 def test_the_shared_recordings_are_undamaged(icbhi_folder: Path, shared_data: Path) -> None:
-    report = icbhi.audit_data(icbhi_folder)
+    report = rales.data.audit_data(icbhi_folder)
     document = report.to_dict()
     assert report.problems == []
     assert document["recordings"] == 126
@@ -139,7 +139,7 @@ def test_the_shared_recordings_are_undamaged(icbhi_folder: Path, shared_data: Pa
     manifest = pd.read_csv(shared_data / "manifest.csv")
     assert document["duration_s"] == pytest.approx(manifest["duration_s"].sum(), abs=0.1)
     assert any("65 of 539 train, 61 of 381 test" in note for note in report.notes)
-    cycles = icbhi.read_cycles(icbhi_folder)
+    cycles = rales.data.read_cycles(icbhi_folder)
     assert cycles.groupby("device")["recording"].nunique().to_dict() == manifest["device"].value_counts().to_dict()
     counted = pd.crosstab(cycles["recording"], cycles["label"])[list(CLASSES)]
     expected = manifest.set_index("recording").sort_index()[list(CLASSES)]
@@ -153,7 +153,7 @@ def test_the_shared_recordings_are_undamaged(icbhi_folder: Path, shared_data: Pa
 
 
 def test_table_of_a_good_folder(folder: Path) -> None:
-    cycles = icbhi.read_cycles(folder)
+    cycles = rales.data.read_cycles(folder)
     assert tuple(cycles.columns) == COLUMNS
     assert len(cycles) == 6
     assert cycles.iloc[1].to_dict() == {
@@ -171,15 +171,15 @@ def test_table_of_a_good_folder(folder: Path) -> None:
         "split": "train",
         "path": str(folder / f"{FIRST}.wav"),
     }
-    assert icbhi.read_cycles(folder, audio=False)["path"].unique().tolist() == [""]
-    report = icbhi.audit_data(folder)
+    assert rales.data.read_cycles(folder, audio=False)["path"].unique().tolist() == [""]
+    report = rales.data.audit_data(folder)
     assert report.problems == []
     assert report.notes == []
 
 
 def test_unsorted_lines_blank_lines_and_crlf(folder: Path) -> None:
     (folder / f"{FIRST}.txt").write_bytes(b"\xef\xbb\xbf0.5 1.0 1 1\r\n\r\n  0.1\t0.5\t0\t1\r\n\r\n")
-    cycles = icbhi.read_cycles(folder)
+    cycles = rales.data.read_cycles(folder)
     first = cycles[cycles["recording"] == FIRST]
     assert first[["cycle", "start_s", "label"]].to_numpy().tolist() == [[1, 0.1, "wheeze"], [2, 0.5, "both"]]
 
@@ -194,23 +194,23 @@ def test_audio_in_one_subfolder_annotations_in_another_and_other_letter_case(fol
     (folder / "__MACOSX").mkdir()
     (folder / "__MACOSX" / f"{FIRST}.wav").write_bytes(b"junk")
     (folder / "audio" / f"._{FIRST}.wav").write_bytes(b"junk")
-    assert icbhi.read_cycles(folder)["split"].tolist() == ["train"] * 2 + ["test"] * 2 + ["train"] * 2
+    assert rales.data.read_cycles(folder)["split"].tolist() == ["train"] * 2 + ["test"] * 2 + ["train"] * 2
 
 
 def test_split_list_beside_the_folder(folder: Path) -> None:
     (folder / icbhi.SPLIT_FILE).rename(folder.parent / icbhi.SPLIT_FILE)
-    assert set(icbhi.read_cycles(folder)["split"]) == {"train", "test"}
+    assert set(rales.data.read_cycles(folder)["split"]) == {"train", "test"}
 
 
 def test_flac_24_bit_and_other_rates(folder: Path) -> None:
     (folder / f"{FIRST}.wav").unlink()
     add_sound(folder, FIRST, suffix=".flac", rate_hz=44100)
     soundfile.write(folder / f"{SECOND}.wav", np.full(10000, 0.1), 10000, subtype="PCM_24")
-    report = icbhi.audit_data(folder)
+    report = rales.data.audit_data(folder)
     assert report.problems == []
     assert report.to_dict()["sample_rates_hz"] == {"4000": 1, "10000": 1, "44100": 1}
     assert report.to_dict()["duration_s"] == 3.0
-    assert icbhi.read_cycles(folder)["path"].iloc[0].endswith(".flac")
+    assert rales.data.read_cycles(folder)["path"].iloc[0].endswith(".flac")
 
 
 def test_texts_that_are_no_annotations(folder: Path) -> None:
@@ -226,28 +226,28 @@ def test_texts_that_are_no_annotations(folder: Path) -> None:
     ):
         (folder / f"{name}.txt").write_text("101\tURTI\n")
     (folder / "shopping.txt").write_text("milk\n")
-    report = icbhi.audit_data(folder)
+    report = rales.data.audit_data(folder)
     assert report.problems == []
     assert report.notes == [f"{folder}: not taken for annotations: shopping.txt"]
-    assert len(icbhi.read_cycles(folder)) == 6
+    assert len(rales.data.read_cycles(folder)) == 6
 
 
 def test_stereo_overlap_and_silence_are_notes(folder: Path) -> None:
     add_sound(folder, FIRST, channels=2)
     (folder / f"{SECOND}.txt").write_text("0.1 0.5 0 0\n0.3 0.9 1 0\n")
     soundfile.write(folder / f"{THIRD}.wav", np.zeros(RATE_HZ), RATE_HZ)
-    report = icbhi.audit_data(folder)
+    report = rales.data.audit_data(folder)
     assert report.problems == []
     notes = " ".join(report.notes)
     assert f"mixed to one when read: {FIRST}" in notes
     assert f"{SECOND}.txt: cycles 1 (0.1-0.5 s) and 2 (0.3-0.9 s) overlap" in notes
     assert f"{THIRD}.wav: digital silence" in notes
-    assert len(icbhi.read_cycles(folder)) == 6
+    assert len(rales.data.read_cycles(folder)) == 6
 
 
 def test_part_of_the_list(folder: Path) -> None:
     write_split(folder, {FIRST: "train", SECOND: "test", THIRD: "train", "104_1b1_Al_sc_Litt3200": "test"})
-    report = icbhi.audit_data(folder)
+    report = rales.data.audit_data(folder)
     assert report.problems == []
     assert report.notes == [f"{folder}: holds part of the 4 recordings of the split list: 2 of 2 train, 1 of 2 test"]
 
@@ -265,7 +265,7 @@ def test_the_recording_listed_under_another_device(folder: Path, listed: list[st
     add_sound(folder, name)
     (folder / f"{name}.txt").write_text(GOOD)
     write_split(folder, {FIRST: "train", SECOND: "test", THIRD: "train"} | dict.fromkeys(listed, "train"))
-    report = icbhi.audit_data(folder)
+    report = rales.data.audit_data(folder)
     assert report.problems == []
     assert report.cycles.loc[report.cycles["recording"] == name, "split"].tolist() == ["train", "train"]
     assert len(report.notes) == (listed == ["226_1b1_Pl_sc_Meditron"])
@@ -275,7 +275,7 @@ def test_no_guess_where_the_device_decides(folder: Path) -> None:
     other = FIRST.replace("Meditron", "LittC2SE")  # the listed recording is there too, so this one is another
     add_sound(folder, other)
     (folder / f"{other}.txt").write_text(GOOD)
-    report = icbhi.audit_data(folder)
+    report = rales.data.audit_data(folder)
     assert report.problems == [
         f"{folder / icbhi.SPLIT_FILE}: {other} is in no split; add a line `{other} train` or test"
     ]
@@ -285,9 +285,9 @@ def test_no_guess_where_the_device_decides(folder: Path) -> None:
 def test_recording_in_no_split(folder: Path) -> None:
     write_split(folder, {SECOND: "test", THIRD: "train"})
     assert f"{FIRST} is in no split" in problem(folder, left_out=())
-    cycles = icbhi.read_cycles(folder, skip_damaged=True)
+    cycles = rales.data.read_cycles(folder, skip_damaged=True)
     assert cycles["split"].tolist() == ["", "", "test", "test", "train", "train"]
-    assert icbhi.audit_data(folder).to_dict()["splits"] == {
+    assert rales.data.audit_data(folder).to_dict()["splits"] == {
         side: {"recordings": 1, "cycles": 2, "classes": {"normal": 1, "crackle": 1, "wheeze": 0, "both": 0}}
         for side in ("train", "test")
     }
@@ -302,7 +302,7 @@ def test_recording_in_both_splits(folder: Path) -> None:
     with (folder / icbhi.SPLIT_FILE).open("a") as file:
         file.write(f"{FIRST}\ttest\n")
     assert f"{FIRST} is listed as both train and test" in problem(folder, left_out=())
-    assert icbhi.read_cycles(folder, skip_damaged=True)["split"].iloc[0] == ""
+    assert rales.data.read_cycles(folder, skip_damaged=True)["split"].iloc[0] == ""
 
 
 @pytest.mark.parametrize("line", ["nonsense", "x y z", "101_1b1_Al_sc_Meditron\tvalidation"])
@@ -317,7 +317,7 @@ def test_patient_on_both_sides(folder: Path) -> None:
     add_sound(folder, name)
     (folder / f"{name}.txt").write_text(GOOD)
     write_split(folder, {FIRST: "train", SECOND: "test", THIRD: "train", name: "test"})
-    report = icbhi.audit_data(folder)
+    report = rales.data.audit_data(folder)
     assert report.problems == []
     assert report.to_dict()["overlap_patients"] == ["101"]
     assert "101" in report.notes[0]
@@ -370,7 +370,7 @@ def test_annotation_of_bytes(folder: Path) -> None:
 @pytest.mark.parametrize("past_s", [1 / RATE_HZ, 0.0005, 0.04])
 def test_an_end_rounded_past_the_last_sample_is_fine(folder: Path, past_s: float) -> None:
     (folder / f"{FIRST}.txt").write_text(f"0.1\t{1 + past_s}\t0\t0\n")
-    assert icbhi.audit_data(folder).problems == []
+    assert rales.data.audit_data(folder).problems == []
 
 
 @given(st.one_of(st.binary(max_size=40), st.text("0123456789.-\t \n", max_size=60).map(str.encode)))
@@ -380,7 +380,7 @@ def test_any_annotation_is_read_or_named(content: bytes) -> None:
         path = Path(place, f"{FIRST}.txt")
         path.write_bytes(content)
         write_split(Path(place), {FIRST: "train"})
-        report = icbhi.audit_data(place)
+        report = rales.data.audit_data(place)
         assert bool(report.problems) == report.cycles.empty
         assert all(str(path) in sentence for sentence in report.problems)
         assert (report.cycles["end_s"] > report.cycles["start_s"]).all()
@@ -412,7 +412,7 @@ def test_truncated_flac_is_found_by_the_audit(folder: Path) -> None:
     (folder / f"{FIRST}.wav").unlink()
     path = add_sound(folder, FIRST, suffix=".flac")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    report = icbhi.audit_data(folder)
+    report = rales.data.audit_data(folder)
     assert len(report.problems) == 1
     assert f"{FIRST}.flac" in report.problems[0]
 
@@ -421,17 +421,17 @@ def test_nan_samples_are_found_by_the_audit_only(folder: Path) -> None:
     wave = np.full(RATE_HZ, 0.1, np.float32)
     wave[777] = np.nan
     soundfile.write(folder / f"{FIRST}.wav", wave, RATE_HZ, subtype="FLOAT")
-    report = icbhi.audit_data(folder)
+    report = rales.data.audit_data(folder)
     assert len(report.problems) == 1
     assert f"{FIRST}.wav" in report.problems[0]
     assert report.damaged == [FIRST]
-    assert len(icbhi.read_cycles(folder)) == 6  # headers only, so that reading stays quick
+    assert len(rales.data.read_cycles(folder)) == 6  # headers only, so that reading stays quick
 
 
 def test_annotation_without_recording(folder: Path) -> None:
     (folder / f"{FIRST}.wav").unlink()
     assert f"{FIRST}.txt: no recording {FIRST}.wav or .flac" in problem(folder)
-    assert len(icbhi.read_cycles(folder, audio=False)) == 6
+    assert len(rales.data.read_cycles(folder, audio=False)) == 6
 
 
 def test_recording_without_annotation(folder: Path) -> None:
@@ -454,14 +454,14 @@ def test_recordings_of_own_names_count_as_patients_of_their_own(folder: Path) ->
     for name in ("anna", "bob_visit_2"):
         add_sound(folder, name)
         (folder / f"{name}.txt").write_text(GOOD)
-    report = icbhi.audit_data(folder)
+    report = rales.data.audit_data(folder)
     assert all("is in no split" in problem for problem in report.problems)
     assert len(report.problems) == 2
     assert (
         f"{folder}: not named as in ICBHI 2017, so each counts as a patient of its own: anna, bob_visit_2; "
         "a manifest (CSV) can name patients" in report.notes
     )
-    cycles = icbhi.read_cycles(folder, needs_split=False)
+    cycles = rales.data.read_cycles(folder, needs_split=False)
     assert cycles.query("recording == 'anna'")["patient"].tolist() == ["anna", "anna"]
     assert cycles["patient"].nunique() == 5
 
@@ -483,12 +483,12 @@ def test_one_name_in_several_folders(tmp_path: Path, ending: str, label: str) ->
         filled = written.format(said == "crackle", said == "wheeze", said)
         (tmp_path / visit / f"anna{ending if number != 1 else '.txt'}").write_text(filled)
     shutil.copytree(tmp_path / "visit1", tmp_path / "backup")
-    cycles = icbhi.read_cycles(tmp_path, needs_split=False)
+    cycles = rales.data.read_cycles(tmp_path, needs_split=False)
     assert cycles[["recording", "patient", "label"]].to_numpy().tolist() == [
         ["anna", "anna", "normal"], ["backup/anna", "backup/anna", "wheeze"], ["visit2/anna", "visit2/anna", label]
     ]  # fmt: skip
     assert cycles["path"].tolist() == [str(tmp_path / f"{name}.wav") for name in cycles["recording"]]
-    assert any("counted once: 2" in note for note in icbhi.audit_data(tmp_path).notes)
+    assert any("counted once: 2" in note for note in rales.data.audit_data(tmp_path).notes)
 
 
 def test_annotations_of_one_name_far_from_their_recordings_stay_a_problem(tmp_path: Path) -> None:
@@ -496,7 +496,7 @@ def test_annotations_of_one_name_far_from_their_recordings_stay_a_problem(tmp_pa
         (tmp_path / visit).mkdir()
         soundfile.write(tmp_path / visit / "anna.wav", np.full(4000, 0.1 * (number + 1)), 4000)
     (tmp_path / "anna.txt").write_text(GOOD)
-    assert "anna is there 2 times" in icbhi.audit_data(tmp_path).problems[1]
+    assert "anna is there 2 times" in rales.data.audit_data(tmp_path).problems[1]
 
 
 def test_recordings_of_the_database_that_differ_stay_a_problem(folder: Path) -> None:
@@ -509,13 +509,13 @@ def test_recordings_of_the_database_that_differ_stay_a_problem(folder: Path) -> 
 def test_recordings_of_own_names_need_no_annotation_where_others_have_one(folder: Path) -> None:
     """The page leaves out those that could not be judged."""
     add_sound(folder, "zeros")
-    report = icbhi.audit_data(folder)
+    report = rales.data.audit_data(folder)
     assert [problem for problem in report.problems if "is in no split" not in problem] == []
     assert f"{folder}: recordings without annotation, which give no rows: zeros" in report.notes
-    assert set(icbhi.read_cycles(folder, needs_split=False)["recording"]) == {FIRST, SECOND, THIRD}
+    assert set(rales.data.read_cycles(folder, needs_split=False)["recording"]) == {FIRST, SECOND, THIRD}
     for name in (FIRST, SECOND, THIRD):
         (folder / f"{name}.txt").unlink()
-    assert any("zeros.wav: no annotation zeros.txt" in problem for problem in icbhi.audit_data(folder).problems)
+    assert any("zeros.wav: no annotation zeros.txt" in problem for problem in rales.data.audit_data(folder).problems)
 
 
 def test_recording_twice(folder: Path) -> None:
@@ -531,28 +531,28 @@ def test_annotation_twice(folder: Path) -> None:
 
 def test_a_tree_that_is_there_twice_counts_once(tmp_path: Path, folder: Path) -> None:
     """As the archive on Kaggle: every file again in a second tree."""
-    once = icbhi.read_cycles(folder)
+    once = rales.data.read_cycles(folder)
     shutil.copytree(folder, tmp_path / "twice" / "a" / "b")
     shutil.copytree(folder, tmp_path / "twice" / "c")
-    report = icbhi.audit_data(tmp_path / "twice")
+    report = rales.data.audit_data(tmp_path / "twice")
     assert report.problems == []
     assert report.notes == [f"{tmp_path / 'twice'}: files that are there again with the same content, counted once: 6"]
-    twice = icbhi.read_cycles(tmp_path / "twice")
+    twice = rales.data.read_cycles(tmp_path / "twice")
     assert twice.drop(columns="path").equals(once.drop(columns="path"))
 
 
 def test_the_split_list_of_later_papers(folder: Path) -> None:
-    once = icbhi.read_cycles(folder)
+    once = rales.data.read_cycles(folder)
     (folder / icbhi.SPLIT_FILE).rename(folder / "official_split.txt")
-    report = icbhi.audit_data(folder)
+    report = rales.data.audit_data(folder)
     assert (report.problems, report.notes) == ([], [])
-    assert icbhi.read_cycles(folder).equals(once)
+    assert rales.data.read_cycles(folder).equals(once)
 
 
 def test_folds_need_no_split_list(folder: Path) -> None:
     (folder / icbhi.SPLIT_FILE).unlink()
     assert "or train with --set split.name=folds, which needs none" in problem(folder, left_out=())
-    assert set(icbhi.read_cycles(folder, needs_split=False)["split"]) == {""}
+    assert set(rales.data.read_cycles(folder, needs_split=False)["split"]) == {""}
 
 
 @pytest.mark.parametrize(
@@ -570,14 +570,14 @@ def test_a_cycle_that_stands_there_twice(folder: Path, text: str, sentence: str)
 def test_all_problems_are_listed_and_the_reader_counts_them(folder: Path) -> None:
     (folder / f"{FIRST}.txt").write_text("0.1 0.5 0\n0.5 x 0 0\n")
     (folder / f"{SECOND}.txt").unlink()
-    report = icbhi.audit_data(folder)
+    report = rales.data.audit_data(folder)
     assert len(report.problems) == 3
     assert report.damaged == [FIRST, SECOND]
     assert report.to_dict()["recordings"] == 1
     with pytest.raises(ValueError, match="more problems: 2; ") as error:
-        icbhi.read_cycles(folder)
+        rales.data.read_cycles(folder)
     assert str(folder) in str(error.value)
-    assert icbhi.read_cycles(folder, skip_damaged=True)["recording"].unique().tolist() == [THIRD]
+    assert rales.data.read_cycles(folder, skip_damaged=True)["recording"].unique().tolist() == [THIRD]
 
 
 # Nothing to read
@@ -587,14 +587,14 @@ def test_everything_damaged(folder: Path) -> None:
     for name in (FIRST, SECOND, THIRD):
         (folder / f"{name}.txt").write_text("")
     with pytest.raises(ValueError, match="no recording with cycles is left"):
-        icbhi.read_cycles(folder, skip_damaged=True)
-    report = icbhi.audit_data(folder)
+        rales.data.read_cycles(folder, skip_damaged=True)
+    report = rales.data.audit_data(folder)
     assert report.to_dict()["cycles"] == 0
     assert tuple(report.cycles.columns) == COLUMNS
 
 
 def test_missing_folder_empty_folder_and_file(tmp_path: Path) -> None:
-    for read in (icbhi.read_cycles, icbhi.audit_data, rales.data.read_cycles, rales.data.audit_data):
+    for read in (rales.data.read_cycles, rales.data.audit_data):
         with pytest.raises(FileNotFoundError, match="no such folder"):
             read(tmp_path / "nowhere")
         (tmp_path / "empty").mkdir(exist_ok=True)
@@ -602,4 +602,4 @@ def test_missing_folder_empty_folder_and_file(tmp_path: Path) -> None:
             read(tmp_path / "empty")
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="a file, expected the folder"):
-        icbhi.read_cycles(tmp_path / "file")
+        icbhi.find_recordings(tmp_path / "file", audio=True, decode=False)

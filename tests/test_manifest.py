@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-import rales.data
-from rales.data import icbhi
+from rales.data import audit_data, read_cycles
 from rales.data import manifest as table
 from rales.data.reader import COLUMNS, Cycle, repeated_problems
 from tests.damage import audit_of_one_problem
@@ -35,14 +34,14 @@ def manifest(folder: Path, text: str, name: str = "cycles.csv") -> Path:
 
 def problem(path: Path, *, left_out: str = "a") -> str:
     """The only problem, that of one recording, after checking that audit and reader treat it alike."""
-    report = audit_of_one_problem(table, path)
+    report = audit_of_one_problem(path)
     assert report.damaged == [left_out]
     return report.problems[0]
 
 
 def test_table(folder: Path) -> None:
     path = manifest(folder, HEADER + ROWS)
-    cycles = table.read_cycles(path)
+    cycles = read_cycles(path)
     assert tuple(cycles.columns) == COLUMNS
     assert cycles.iloc[2].to_dict() == {
         "recording": "b",
@@ -59,8 +58,8 @@ def test_table(folder: Path) -> None:
         "split": "test",
         "path": str(folder / "b.wav"),
     }
-    assert rales.data.read_cycles(path).equals(cycles)
-    report = rales.data.audit_data(path)
+    assert read_cycles(path).equals(cycles)
+    report = audit_data(path)
     assert (report.problems, report.notes) == ([], [])
     assert report.to_dict()["splits"] == {
         "train": {"recordings": 1, "cycles": 2, "classes": {"normal": 1, "crackle": 1, "wheeze": 0, "both": 0}},
@@ -70,18 +69,18 @@ def test_table(folder: Path) -> None:
 
 def test_the_least_manifest_is_one_row_per_whole_file(folder: Path) -> None:
     path = manifest(folder, "path,label\na.wav,Wheeze\nb.wav,normal\n")
-    cycles = table.read_cycles(path)
+    cycles = read_cycles(path)
     columns = ["recording", "patient", "start_s", "end_s", "label", "split"]
     assert cycles[columns].to_numpy().tolist() == [
         ["a", "a", 0.0, 1.0, "wheeze", "train"],
         ["b", "b", 0.0, 1.0, "normal", "train"],
     ]
-    assert table.audit_data(path).notes == [
+    assert audit_data(path).notes == [
         f"{path}: no column patient; every recording counts as a patient of its own",
         f"{path}: no column split; every row counts as train",
     ]
     with pytest.raises(ValueError, match="line 2: end_s is empty and the length of the recording is not known"):
-        table.read_cycles(path, audio=False)
+        read_cycles(path, audio=False)
 
 
 @pytest.mark.parametrize(
@@ -89,40 +88,40 @@ def test_the_least_manifest_is_one_row_per_whole_file(folder: Path) -> None:
 )
 def test_flags_instead_of_labels(folder: Path, crackle: int, wheeze: int, label: str) -> None:
     path = manifest(folder, f"path,crackle,wheeze\na.wav,{crackle},{wheeze}\n")
-    assert table.read_cycles(path)["label"].tolist() == [label]
+    assert read_cycles(path)["label"].tolist() == [label]
     by_label = manifest(folder, f"path,label\na.wav,{label}\n")
-    assert table.read_cycles(by_label)[["crackle", "wheeze"]].to_numpy().tolist() == [[crackle, wheeze]]
+    assert read_cycles(by_label)[["crackle", "wheeze"]].to_numpy().tolist() == [[crackle, wheeze]]
 
 
 def test_semicolons_byte_order_mark_crlf_and_blank_lines(folder: Path) -> None:
     text = "\ufeff" + (HEADER + ROWS).replace(",", ";").replace("\n", "\r\n\r\n")
     (folder / "cycles.csv").write_bytes(text.encode())
     plain = manifest(folder, HEADER + ROWS, name="plain.csv")
-    assert table.read_cycles(folder / "cycles.csv").equals(table.read_cycles(plain))
+    assert read_cycles(folder / "cycles.csv").equals(read_cycles(plain))
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.tsv", "out.parquet"])
 def test_round_trip(folder: Path, name: str) -> None:
     first = manifest(folder, "recording," + HEADER + "".join(f"r{row[0]},{row}\n" for row in ROWS.splitlines()))
-    cycles = table.read_cycles(first)
+    cycles = read_cycles(first)
     cycles["start_s"] += 0.1 / 3  # a number without a short decimal form
     table.write_manifest(cycles, folder / name)
-    pd.testing.assert_frame_equal(table.read_cycles(folder / name), cycles)
+    pd.testing.assert_frame_equal(read_cycles(folder / name), cycles)
     if name == "out.csv":
         assert ",a.wav\n" in (folder / name).read_text()
 
 
 def test_round_trip_of_the_published_annotations(shared_data: Path, tmp_path: Path) -> None:
-    cycles = icbhi.read_cycles(shared_data / "icbhi_annotations", audio=False)
+    cycles = read_cycles(shared_data / "icbhi_annotations", audio=False)
     table.write_manifest(cycles, tmp_path / "icbhi.parquet")
-    pd.testing.assert_frame_equal(table.read_cycles(tmp_path / "icbhi.parquet", audio=False), cycles)
+    pd.testing.assert_frame_equal(read_cycles(tmp_path / "icbhi.parquet", audio=False), cycles)
 
 
 def test_paths_outside_the_folder_stay_whole(folder: Path) -> None:
-    cycles = table.read_cycles(manifest(folder, HEADER + ROWS))
+    cycles = read_cycles(manifest(folder, HEADER + ROWS))
     (folder / "deep").mkdir()
     table.write_manifest(cycles, folder / "deep" / "out.csv")
-    assert table.read_cycles(folder / "deep" / "out.csv").equals(cycles)
+    assert read_cycles(folder / "deep" / "out.csv").equals(cycles)
 
 
 def test_parquet_with_numbers_and_missing_values(folder: Path) -> None:
@@ -136,7 +135,7 @@ def test_parquet_with_numbers_and_missing_values(folder: Path) -> None:
         }
     )
     frame.to_parquet(folder / "cycles.parquet")
-    cycles = table.read_cycles(folder / "cycles.parquet")
+    cycles = read_cycles(folder / "cycles.parquet")
     assert cycles[["patient", "end_s", "label"]].to_numpy().tolist() == [["7", 1.0, "crackle"], ["8", 0.5, "wheeze"]]
     frame.assign(end_s=["x", "0.5"]).to_parquet(folder / "cycles.parquet")
     assert "cycles.parquet, row 1: start_s and end_s are '' and 'x'" in problem(folder / "cycles.parquet")
@@ -144,8 +143,8 @@ def test_parquet_with_numbers_and_missing_values(folder: Path) -> None:
 
 def test_validation_split_is_kept(folder: Path) -> None:
     path = manifest(folder, HEADER + ROWS.replace("test", "validation"))
-    assert table.read_cycles(path)["split"].tolist() == ["train", "train", "validation"]
-    splits = table.audit_data(path).to_dict()["splits"]
+    assert read_cycles(path)["split"].tolist() == ["train", "train", "validation"]
+    splits = audit_data(path).to_dict()["splits"]
     assert isinstance(splits, dict)
     assert list(splits) == ["train", "test", "validation"]
 
@@ -170,9 +169,9 @@ def test_validation_split_is_kept(folder: Path) -> None:
 def test_manifest_that_cannot_be_understood(folder: Path, text: str, sentence: str | None) -> None:
     path = manifest(folder, text)
     if sentence is None:
-        assert any("columns that are not used: Label" in note for note in table.audit_data(path).notes)
+        assert any("columns that are not used: Label" in note for note in audit_data(path).notes)
         return
-    for read in (table.read_cycles, table.audit_data):
+    for read in (read_cycles, audit_data):
         with pytest.raises(ValueError, match=r"cycles\.csv") as error:
             read(path)
         assert sentence in str(error.value)
@@ -180,17 +179,17 @@ def test_manifest_that_cannot_be_understood(folder: Path, text: str, sentence: s
 
 def test_files_that_are_no_manifest(folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such manifest"):
-        rales.data.read_cycles(folder / "nothing.csv")
+        read_cycles(folder / "nothing.csv")
     with pytest.raises(ValueError, match=r"expected a table ending in \.csv, \.tsv, \.parquet"):
-        rales.data.read_cycles(folder / "a.wav")
+        read_cycles(folder / "a.wav")
     (folder / "broken.parquet").write_bytes(b"junk")
     with pytest.raises(ValueError, match=r"broken\.parquet: not a Parquet file"):
-        table.read_cycles(folder / "broken.parquet")
+        read_cycles(folder / "broken.parquet")
     (folder / "broken.csv").write_bytes(b"path,label\n\xff\x81\x8d")
     with pytest.raises(ValueError, match=r"neither UTF-8 nor UTF-16 nor Windows text \(byte 12 cannot be read\)"):
-        table.read_cycles(folder / "broken.csv")
+        read_cycles(folder / "broken.csv")
     with pytest.raises(ValueError, match="expected a name ending in"):
-        table.write_manifest(table.read_cycles(manifest(folder, HEADER + ROWS)), folder / "out.txt")
+        table.write_manifest(read_cycles(manifest(folder, HEADER + ROWS)), folder / "out.txt")
 
 
 # Broken rows
@@ -215,7 +214,7 @@ def test_broken_row(folder: Path, row: str, sentence: str) -> None:
     found = problem(path)
     assert str(path) in found
     assert sentence in found
-    assert table.read_cycles(path, skip_damaged=True)["recording"].tolist() == ["b"]
+    assert read_cycles(path, skip_damaged=True)["recording"].tolist() == ["b"]
 
 
 def test_label_against_flags(folder: Path) -> None:
@@ -227,7 +226,7 @@ def test_missing_file_broken_file_and_unknown_split(folder: Path) -> None:
     path = manifest(folder, HEADER + ROWS + "c.wav,0,1,normal,3,train\n")
     assert "line 5:" in problem(path, left_out="c")
     assert "c.wav" in problem(path, left_out="c")
-    assert len(table.read_cycles(path, audio=False)) == 4
+    assert len(read_cycles(path, audio=False)) == 4
     (folder / "c.wav").write_text("not audio")
     assert "c.wav" in problem(path, left_out="c")
     path = manifest(folder, HEADER + ROWS.replace("train", "trian"))
@@ -236,14 +235,14 @@ def test_missing_file_broken_file_and_unknown_split(folder: Path) -> None:
 
 def test_empty_cells(folder: Path) -> None:
     path = manifest(folder, HEADER + ROWS.replace("test", ""))
-    report = table.audit_data(path)
+    report = audit_data(path)
     words = "expected one of train, test, validation, or --set split.name=folds for training"
     assert report.problems == [f"{path}, line 4: split is empty, {words}"]
-    assert table.read_cycles(path, skip_damaged=True)["split"].tolist() == ["train", "train", ""]
+    assert read_cycles(path, skip_damaged=True)["split"].tolist() == ["train", "train", ""]
     path = manifest(folder, HEADER + ROWS + ",0,1,normal,3,train\n")
-    assert table.audit_data(path).problems == [f"{path}, line 5: no path; give the audio file of the row or remove it"]
+    assert audit_data(path).problems == [f"{path}, line 5: no path; give the audio file of the row or remove it"]
     path = manifest(folder, "recording,path,label\nx,,normal\ny,b.wav,normal\n")
-    assert "line 2: path is empty; give the audio file of recording x" in table.audit_data(path).problems[0]
+    assert "line 2: path is empty; give the audio file of recording x" in audit_data(path).problems[0]
 
 
 # What other tables bring along
@@ -257,7 +256,7 @@ def test_tables_of_predict_go_in_as_they_are(folder: Path) -> None:
     rows += "a,2,0.5,1,,,,,,,,silent,every sample is zero,segment,a.wav,,\n"
     rows += "b,1,0,1,normal,.7,.1,.1,.1,normal,False,ok,,segment,b.wav,normal,False\n"
     path = manifest(folder, columns + rows)
-    report = table.audit_data(path)
+    report = audit_data(path)
     assert report.problems == []
     assert report.notes == [
         f"{path}: no column patient; every recording counts as a patient of its own",
@@ -267,32 +266,29 @@ def test_tables_of_predict_go_in_as_they_are(folder: Path) -> None:
         "from true_label in 1 rows",
         f"{path}: rows without a label, not judged and left out: 1 (line 3)",
     ]
-    assert table.read_cycles(path)["label"].tolist() == ["crackle", "normal"]
+    assert read_cycles(path)["label"].tolist() == ["crackle", "normal"]
     with pytest.raises(ValueError, match="no row has a label; fill in the column label"):
-        table.read_cycles(manifest(folder, "path,label\na.wav,\n"))
+        read_cycles(manifest(folder, "path,label\na.wav,\n"))
 
 
 def test_a_split_that_is_empty_throughout_is_not_said(folder: Path) -> None:
     path = manifest(folder, HEADER + ROWS.replace("train", "").replace("test", ""))
-    assert table.audit_data(path).problems == []
-    assert f"{path}: split is empty throughout; every row counts as train" in table.audit_data(path).notes
+    assert audit_data(path).problems == []
+    assert f"{path}: split is empty throughout; every row counts as train" in audit_data(path).notes
     half = manifest(folder, HEADER + ROWS.replace("test", ""))
-    assert "line 4: split is empty" in table.audit_data(half).problems[0]
-    assert len(table.read_cycles(half, needs_split=False)) == 3
+    assert "line 4: split is empty" in audit_data(half).problems[0]
+    assert len(read_cycles(half, needs_split=False)) == 3
 
 
 def test_patients_by_names_as_in_the_database(folder: Path) -> None:
     (folder / "a.wav").rename(folder / "101_1b1_Al_sc_Meditron.wav")
     path = manifest(folder, "path,label\n101_1b1_Al_sc_Meditron.wav,normal\nb.wav,both\n")
-    cycles = table.read_cycles(path)
+    cycles = read_cycles(path)
     assert cycles[["patient", "device", "location", "mode"]].to_numpy().tolist() == [
         ["101", "Meditron", "Al", "sc"],
         ["b", "", "", ""],
     ]
-    assert (
-        "the patient is that of a file name as in ICBHI 2017, of others every recording"
-        in table.audit_data(path).notes[0]
-    )
+    assert "the patient is that of a file name as in ICBHI 2017, of others every recording" in audit_data(path).notes[0]
 
 
 def test_two_paths_are_two_recordings(folder: Path) -> None:
@@ -301,14 +297,14 @@ def test_two_paths_are_two_recordings(folder: Path) -> None:
         (folder / visit / "a.wav").write_bytes((folder / "a.wav").read_bytes())
     rows = "visit1/a.wav,0,0.5,normal,a,train\nvisit2/a.wav,0,0.5,crackle,a,train\n./visit2/a.wav,0.5,1,both,a,train\n"
     path = manifest(folder, HEADER + rows + ROWS.splitlines()[2] + "\n")
-    report = table.audit_data(path)
+    report = audit_data(path)
     assert (report.problems, report.notes) == ([], [])
-    cycles = table.read_cycles(path)
+    cycles = read_cycles(path)
     assert cycles[["recording", "cycle", "label"]].to_numpy().tolist() == [
         ["b", 1, "both"], ["visit1/a", 1, "normal"], ["visit2/a", 1, "crackle"], ["visit2/a", 2, "both"]
     ]  # fmt: skip
     named = manifest(folder, "recording," + HEADER + "x,visit1/a.wav,0,1,normal,a,train\nx,b.wav,0,1,both,b,test\n")
-    assert table.read_cycles(named)["recording"].tolist() == ["b", "visit1/a"]
+    assert read_cycles(named)["recording"].tolist() == ["b", "visit1/a"]
 
 
 @pytest.mark.parametrize(
@@ -346,9 +342,9 @@ def test_one_file_is_one_recording_however_it_is_written(folder: Path, other: st
     crossed = manifest(folder, HEADER + rows % "test")
     said = f"line 2: the rows of recording a, which are one file (a.wav, {path}), differ in split (test, train); make"
     with pytest.raises(ValueError, match=re.escape(said)):
-        table.read_cycles(crossed, audio=audio)
-    assert said in table.audit_data(crossed).problems[0]
-    whole = table.read_cycles(manifest(folder, HEADER + rows % "train"), audio=audio)
+        read_cycles(crossed, audio=audio)
+    assert said in audit_data(crossed).problems[0]
+    whole = read_cycles(manifest(folder, HEADER + rows % "train"), audio=audio)
     assert whole[["recording", "cycle"]].to_numpy().tolist() == [["a", 1], ["a", 2]]
 
 
@@ -356,12 +352,12 @@ def test_a_file_that_is_not_there_is_one_recording_too(folder: Path) -> None:
     rows = f"gone.wav,0,0.5,normal,1,train\n{folder / 'gone.wav'},0.5,1,both,1,test\nno\0.wav,0,1,normal,1,train\n"
     path = manifest(folder, HEADER + rows)
     with pytest.raises(ValueError, match=r"one file \(gone.wav, .*gone.wav\), differ in split"):
-        table.read_cycles(path, audio=False)
-    assert len(table.audit_data(path).problems) == 3
+        read_cycles(path, audio=False)
+    assert len(audit_data(path).problems) == 3
 
 
 def test_one_file_of_two_names_is_a_problem(folder: Path) -> None:
     rows = "x,a.wav,0,0.5,normal,1,train\ny,a.wav,0,0.5,wheeze,1,train\n"
-    report = table.audit_data(manifest(folder, "recording," + HEADER + rows))
+    report = audit_data(manifest(folder, "recording," + HEADER + rows))
     assert "line 2: the rows of recording x differ in recording (x, y); make them one" in report.problems[0]
     assert "the cycle 0-0.5 s stands there as normal and as wheeze" in report.problems[1]

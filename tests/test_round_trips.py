@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import rales.data
 from rales.audio import read_audio_info, read_waveform
 from rales.audio.open_audio import RATES_HZ
 from rales.data import manifest
@@ -86,7 +87,7 @@ def test_manifests(
     parts = [cycles.assign(recording=name, patient=name) for name in sorted(names)]
     whole = pd.concat(parts, ignore_index=True).assign(device=device, location=location, mode=mode, path="")
     manifest.write_manifest(whole, tmp_path / f"m{suffix}")
-    found = manifest.read_cycles(tmp_path / f"m{suffix}", audio=False)
+    found = rales.data.read_cycles(tmp_path / f"m{suffix}", audio=False)
     pd.testing.assert_frame_equal(found[list(COLUMNS)], whole[list(COLUMNS)], check_dtype=False)
 
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas import DataFrame
 
-from rales.data import icbhi, splits
+import rales.data
+from rales.data import splits
 from rales.settings import RunSettings, parse_words, set_fields
 
 CLASSES = ("normal", "crackle", "wheeze", "both")
@@ -36,7 +37,7 @@ def tables(draw: st.DrawFn) -> DataFrame:
 
 @pytest.fixture(scope="module")
 def icbhi_cycles(shared_data: Path) -> DataFrame:
-    return icbhi.read_cycles(shared_data / "icbhi_annotations", audio=False)
+    return rales.data.read_cycles(shared_data / "icbhi_annotations", audio=False)
 
 
 def test_official_counts_and_repairs(icbhi_cycles: DataFrame) -> None:

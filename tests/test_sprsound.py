@@ -49,9 +49,9 @@ def folder(tmp_path: Path) -> Path:
 
 def problem(folder: Path, name: str = TRAIN) -> str:
     """The only problem, that of recording `name`, after checking that audit and reader treat it alike."""
-    report = audit_of_one_problem(sprsound, folder)
+    report = audit_of_one_problem(folder)
     assert report.damaged == [name]
-    assert name not in set(sprsound.read_cycles(folder, skip_damaged=True)["recording"])
+    assert name not in set(rales.data.read_cycles(folder, skip_damaged=True)["recording"])
     return report.problems[0]
 
 
@@ -59,8 +59,8 @@ def problem(folder: Path, name: str = TRAIN) -> str:
     ("part", "recordings", "poor"), [("sprsound", (40, 29), 13), ("sprsound_flac", (655, 350), 20)]
 )
 def test_shared_recordings(shared_data: Path, part: str, recordings: tuple[int, int], poor: int) -> None:
-    cycles = sprsound.read_cycles(shared_data / part)
-    report = sprsound.audit_data(shared_data / part)
+    cycles = rales.data.read_cycles(shared_data / part)
+    report = rales.data.audit_data(shared_data / part)
     assert report.problems == []
     assert report.cycles.equals(cycles)
     splits = report.to_dict()["splits"]
@@ -80,7 +80,7 @@ def test_shared_recordings(shared_data: Path, part: str, recordings: tuple[int, 
 
 
 def test_table(folder: Path) -> None:
-    cycles = sprsound.read_cycles(folder)
+    cycles = rales.data.read_cycles(folder)
     assert tuple(cycles.columns) == (*COLUMNS, "record_label", "test_part")
     assert cycles[["recording", "cycle", "start_s", "end_s", "label", "split", "test_part"]].to_numpy().tolist() == [
         [TRAIN, 1, 0.1, 0.8, "normal", "train", ""],
@@ -112,7 +112,7 @@ def test_table(folder: Path) -> None:
 )
 def test_event_types(folder: Path, kind: str, label: str) -> None:
     write_json(folder, "train_json", TRAIN, "CAS & DAS", [event("0", "1000", kind)])
-    assert sprsound.read_cycles(folder)["label"].iloc[0] == label
+    assert rales.data.read_cycles(folder)["label"].iloc[0] == label
 
 
 def test_folders_with_the_year_in_a_subfolder(folder: Path) -> None:
@@ -129,14 +129,14 @@ def test_annotations_only(folder: Path) -> None:
     for path in folder.rglob("*.wav"):
         path.unlink()
     with pytest.raises(ValueError, match=r"annotations only.*audio=False"):
-        sprsound.read_cycles(folder)
-    assert sprsound.read_cycles(folder, audio=False)["path"].tolist() == ["", "", ""]
-    assert sprsound.audit_data(folder).problems == []
+        rales.data.read_cycles(folder)
+    assert rales.data.read_cycles(folder, audio=False)["path"].tolist() == ["", "", ""]
+    assert rales.data.audit_data(folder).problems == []
 
 
 def test_a_normal_recording_without_events_is_a_note(folder: Path) -> None:
     write_json(folder, "train_json", TRAIN, "Normal", [])
-    report = sprsound.audit_data(folder)
+    report = rales.data.audit_data(folder)
     assert report.problems == []
     assert any(f"{TRAIN}.json: no events, though the recording is Normal" in note for note in report.notes)
 
@@ -207,6 +207,6 @@ def test_name_that_is_not_of_the_release(folder: Path) -> None:
 
 def test_no_annotations(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no annotation in SPRSound layout"):
-        sprsound.read_cycles(tmp_path)
+        sprsound.find_recordings(tmp_path, audio=True, decode=False)
     with pytest.raises(FileNotFoundError, match="no such folder"):
-        sprsound.read_cycles(tmp_path / "nowhere")
+        rales.data.read_cycles(tmp_path / "nowhere")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+import rales.data
 from rales.audio import io, open_audio
 from rales.data import manifest as table
 from rales.data import sprsound
@@ -89,14 +90,14 @@ def json_(data: bytes, folder: Path) -> None:
         check_sentence(path, problem)
     assert cycles == sorted(cycles)
     assert label == make_encodable(label)
-    check_sentences(path.parent, lambda: sprsound.read_cycles(path.parent, audio=False, skip_damaged=True))
+    check_sentences(path.parent, lambda: rales.data.read_cycles(path.parent, audio=False, skip_damaged=True))
 
     def rows() -> None:
         for row in read_table(path).rows:
             assert all(make_encodable(cell) == cell for cell in row.cells.values())
 
     check_sentences(path, rows)
-    check_sentences(path, lambda: table.read_cycles(path, audio=False, skip_damaged=True))
+    check_sentences(path, lambda: rales.data.read_cycles(path, audio=False, skip_damaged=True))
     check_sentences(path, lambda: read_corpus([path], part="all"))
 
 
@@ -106,10 +107,10 @@ def manifest(data: bytes, folder: Path) -> None:
         if not (folder / name).exists():
             soundfile.write(folder / name, np.zeros(round(RECORDING_S * 4000)), 4000)
     path.write_bytes(data)
-    check_sentences(path, lambda: table.audit_data(path))
-    check_sentences(path, lambda: table.read_cycles(path))
-    check_sentences(path, lambda: table.read_cycles(path, skip_damaged=True, needs_split=False))
-    check_sentences(path, lambda: table.read_cycles(path, skip_damaged=True, audio=False))
+    check_sentences(path, lambda: rales.data.audit_data(path))
+    check_sentences(path, lambda: rales.data.read_cycles(path))
+    check_sentences(path, lambda: rales.data.read_cycles(path, skip_damaged=True, needs_split=False))
+    check_sentences(path, lambda: rales.data.read_cycles(path, skip_damaged=True, audio=False))
     parts: tuple[Part, Part] = ("train", "all")
     for part in parts:
         check_sentences(path, partial(read_corpus, [path], part=part))

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from rales.cli import result_lines
 from rales.cli.console import print_message, print_result
 from rales.cli.options import Classes, Device, Independent, JsonFlag, Processes, read_label_set
 
@@ -14,7 +15,6 @@ def check(data: Path, /, *, classes: Classes = None, independent: Independent = 
 
     Example: rales check ICBHI_final_database
     """
-    from rales.cli import result_lines
     from rales.data import audit_data
 
     found = audit_data(data, label_set=read_label_set(classes, independent=independent))
@@ -73,7 +73,6 @@ def data(name: str | None = None, folder: Path | None = None, /, *, json: JsonFl
     folder
         Where you have put it. Exit code 1 if it is not as published.
     """
-    from rales.cli import result_lines
     from rales.data import databases
 
     found = databases.list_databases() if name is None else [databases.find_database(name)]
@@ -89,7 +88,6 @@ def doctor(*, device: Device = None, json: JsonFlag = False) -> int:
 
     Example: rales doctor --device cpu
     """
-    from rales.cli import result_lines
     from rales.jobs.doctor import diagnose
 
     found = diagnose(device or "auto")

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from rales.cli import result_lines
 from rales.cli.console import print_message, print_result
 from rales.cli.options import JsonFlag, SkipFlag
 
@@ -44,7 +45,6 @@ def export(
         Folder or manifest: int8 is calibrated on its train cycles, and the drift and every flipped label on its test
         cycles are reported.
     """
-    from rales.cli import result_lines
     from rales.data import read_cycles, splits
     from rales.export.build import check_request, export_model
     from rales.export.load import artefact_format
@@ -87,7 +87,6 @@ def bench(
     rounds
         Turns of every path; the median counts.
     """
-    from rales.cli import result_lines
     from rales.jobs import benchmark as job
 
     print_result(job.run_benchmark(model, size, batch, rounds, tell=print_message), json, result_lines.bench_lines)

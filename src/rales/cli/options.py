@@ -3,7 +3,8 @@
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -133,9 +134,7 @@ Classes = Annotated[
 Independent = Annotated[
     bool,
     Parameter(
-        name="--independent",
-        negative="",
-        help="Each of --classes is a yes or no of its own; a cycle may have several.",
+        name="--independent", negative="", help="Each of --classes is a yes or no of its own; a cycle may have several."
     ),
 ]
 Part = Annotated[Literal["train", "all"], Parameter(name="--part")]
@@ -167,6 +166,36 @@ Address = Annotated[
     str | None, Parameter(name="--address", help="Ray cluster to join; without it one is started on this machine.")
 ]
 Form = Literal["csv", "json", "parquet", "audacity", "raven"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Cluster:
+    """Where the runs of a study are trained and logged, as `rales.jobs.sweep.run` takes it."""
+
+    engine: Engine = "local"
+    processes: Processes = None
+    address: Address = None
+    sbatch: Sbatch = ()
+    log: Log = ()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Changes:
+    """Settings that all runs of a study have otherwise than their recipe."""
+
+    size: Size = None
+    epochs: Epochs = None
+    config: Config = None
+    set_: SetWords = ()
+
+    def read_words(
+        self, *, select: str | None = None, varied: Sequence[str] = (), **start: str | None
+    ) -> AbstractContextManager[list[str]]:
+        """What else all runs have, and words of what they vary -> `with` this, the words of all settings."""
+        own = {"size": self.size, **start, "train.epochs": self.epochs, "train.select": select}
+        return add_settings_file(self.config, [*words_of(own), *self.set_], varied)
 
 
 def words_of(given: Mapping[str, object]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from rales.cli import result_lines
 from rales.cli.console import column_records, print_message, print_result, table_records
 from rales.cli.options import (
     Address,
@@ -182,8 +183,6 @@ def print_predictions(
 ) -> int:
     """What was predicted and what is to be said of the model -> the exit code; the cycles themselves are printed unless
     they are in a file, recordings only where a summary is asked for."""
-    from rales.cli import result_lines
-
     printed = as_json or not in_file
     if as_json or (printed and (collected.rows or not collected.problems)):
         print_result(collected.document() | about, as_json, result_lines.prediction_lines)
@@ -213,7 +212,6 @@ def predict_arriving(
     **decision: Any,
 ) -> int:
     """The endless job of `predict`; `refused` are options that do not go with it, and whether they are given."""
-    from rales.cli import result_lines
     from rales.export.load import load_with_engine
     from rales.inference.output_paths import check_outputs, model_files
     from rales.jobs.watch_folders import answer_arriving
@@ -283,7 +281,6 @@ def predict_manifest(
     manifest: Path, out: str | None, form: str | None, others: list[Path | None], json: bool, **words: Any
 ) -> int:
     """The batch job of `predict`."""
-    from rales.cli import result_lines
     from rales.inference.output_paths import check_outputs, model_files
     from rales.jobs import batch_predict
 
@@ -441,7 +438,6 @@ def segments(
     pad
         Seconds of sound before and behind each clip.
     """
-    from rales.cli import result_lines
     from rales.export.load import load_with_engine
     from rales.inference.segments import cut_segments
 
@@ -547,7 +543,6 @@ def search(
     top
         How many to show.
     """
-    from rales.cli import result_lines
     from rales.inference import similarity_search as job
 
     if top < 1:
@@ -585,7 +580,6 @@ def explain(
     out
         PNG to write; the numbers are written beside it as .csv (columns hz, time_s, recording_s, contribution).
     """
-    from rales.cli import result_lines
     from rales.inference import attribution as job
     from rales.inference import prediction_writers
     from rales.inference.load_model import load_model

@@ -7,31 +7,25 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from rales.cli import result_lines
 from rales.cli.console import print_message, print_messages_once, print_result, table_records
 from rales.cli.options import (
-    Address,
+    Changes,
     Classes,
-    Config,
+    Cluster,
     Data,
-    Engine,
-    Epochs,
     Freeze,
     From,
     Independent,
     JsonFlag,
-    Log,
     Part,
     Processes,
-    Sbatch,
     Select,
-    SetWords,
     Size,
     SkipFlag,
     Weights,
-    add_settings_file,
     command_line,
     read_label_set,
-    words_of,
 )
 from rales.errors import UsageError
 
@@ -50,19 +44,12 @@ def sweep(
     search: Literal["random", "bayesian"] | None = None,
     space: Annotated[tuple[str, ...], Parameter(name="--space", negative="")] = (),
     budget: int = 20,
-    size: Size = None,
-    epochs: Epochs = None,
+    changes: Changes = Changes(),
     weights: Weights = None,
     from_: From = None,
     freeze: Freeze = None,
     select: Select = None,
-    config: Config = None,
-    set_: SetWords = (),
-    engine: Engine = "local",
-    processes: Processes = None,
-    address: Address = None,
-    sbatch: Sbatch = (),
-    log: Log = (),
+    cluster: Cluster = Cluster(),
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
 ) -> int:
@@ -98,28 +85,29 @@ def sweep(
     """
     from rales.jobs import sweep as jobs
 
-    given: dict[str, object] = {"size": size, "weights": weights, "from_model": from_, "freeze": freeze}
-    given |= {"train.epochs": epochs, "train.select": select}
-    own = [*words_of(given), *set_]
+    start = {"weights": weights, "from_model": from_, "freeze": freeze}
     if search:
-        alone = {"--grid": grid, "--seeds": seeds != 1, "--select": select not in (None, "validation")}
-        alone |= {"--engine": engine != "local", "--processes": processes not in (None, 1), "--address": bool(address)}
-        alone |= {"--sbatch": bool(sbatch), "--log": bool(log)}
-        if refused := [name for name, present in alone.items() if present]:
-            raise UsageError(
-                f"{refused[0]} does not go with --search, which runs one trial after another on validation"
-            )
-        with add_settings_file(config, own, space) as fixed:
+        refuse_with_search(
+            cluster, {"--grid": grid, "--seeds": seeds != 1, "--select": select not in (None, "validation")}
+        )
+        with changes.read_words(select=select, varied=space, **start) as fixed:
             return run_search(recipe, space, data, out, search, budget, fixed, skip_damaged, json)
     if space or budget != 20:
         raise UsageError(
             f"{'--space' if space else '--budget'} goes with --search random or bayesian; without it, --grid names the "
             "values to try"
         )
-    with add_settings_file(config, own, grid) as fixed:
+    with changes.read_words(select=select, varied=grid, **start) as fixed:
         planned = jobs.trials(recipe, jobs.grid_of(grid), seeds, fixed)
-    places = {"engine": engine, "processes": processes, "address": address, "sbatch": sbatch, "log": log}
-    return run_sweep(planned, data, out, skip_damaged, json, **places)
+    return run_sweep(planned, data, out, cluster, skip_damaged, json)
+
+
+def refuse_with_search(cluster: Cluster, given: dict[str, Any]) -> None:
+    """Options of a grid, and whether they are given. Errors: UsageError for the first that is, or of other machines."""
+    given |= {"--engine": cluster.engine != "local", "--processes": cluster.processes not in (None, 1)}
+    given |= {"--address": cluster.address, "--sbatch": cluster.sbatch, "--log": cluster.log}
+    if refused := [name for name, present in given.items() if present]:
+        raise UsageError(f"{refused[0]} does not go with --search, which runs one trial after another on validation")
 
 
 def run_search(
@@ -133,49 +121,25 @@ def run_search(
     skip_damaged: bool,
     as_json: bool,
 ) -> int:
-    from rales.cli import result_lines
     from rales.jobs import hyperparameter_search as job
 
-    document = job.search_settings(
-        recipe,
-        space,
-        data,
-        out,
-        method=method,
-        budget=budget,
-        fixed=fixed,
-        skip_damaged=skip_damaged,
-        command=command_line(),
-        progress=True,
-    )
+    about: dict[str, Any] = {"skip_damaged": skip_damaged, "command": command_line(), "progress": True}
+    document = job.search_settings(recipe, space, data, out, method=method, budget=budget, fixed=fixed, **about)
     print_result(document, as_json, result_lines.search_lines)
     return 1 if any(each["state"] == "failed" for each in document["tried"]) else 0
 
 
 def run_sweep(
-    planned: "Sequence[Trial]",
-    data: Data,
-    out: Path,
-    skip_damaged: bool,
-    as_json: bool,
-    **places: Any,
+    planned: "Sequence[Trial]", data: Data, out: Path, cluster: Cluster, skip_damaged: bool, as_json: bool
 ) -> int:
-    """Trials -> they are run where `places` say (engine, processes, address, sbatch, log), and ranked; -> exit code."""
-    from rales.cli import result_lines
+    """Trials -> they are run and ranked; -> exit code."""
     from rales.jobs import sweep as jobs
     from rales.recipes import registry
     from rales.report import rank_systems
 
     print_messages_once(note for trial in planned for note in registry.make_recipe(trial.recipe, trial.words).notes)
-    outcomes = jobs.run(
-        planned,
-        data,
-        out,
-        skip_damaged=skip_damaged,
-        command=command_line(),
-        progress=True,
-        **places,
-    )
+    about: dict[str, Any] = {"skip_damaged": skip_damaged, "command": command_line(), "progress": True}
+    outcomes = jobs.run(planned, data, out, **vars(cluster), **about)
     document: dict[str, Any] = {"trials": [vars(outcome) for outcome in outcomes]}
     finished = [out / outcome.name for outcome in outcomes if outcome.state in ("done", "skipped")]
     if finished:
@@ -192,16 +156,9 @@ def reproduce(
     out: Path,
     seeds: int = 5,
     weights: Annotated[tuple[str, ...], Parameter(name="--weights", negative="")] = (),
-    size: Size = None,
-    epochs: Epochs = None,
+    changes: Changes = Changes(),
     select: Select = None,
-    config: Config = None,
-    set_: SetWords = (),
-    engine: Engine = "local",
-    processes: Processes = None,
-    address: Address = None,
-    sbatch: Sbatch = (),
-    log: Log = (),
+    cluster: Cluster = Cluster(),
     skip_damaged: SkipFlag = False,
     dry_run: Annotated[bool, Parameter(name="--dry-run", negative="")] = False,
     tflops: float | None = None,
@@ -235,7 +192,6 @@ def reproduce(
     tflops
         10^12 operations a second that the GPU of --dry-run is assumed to sustain; 50 if not given.
     """
-    from rales.cli import result_lines
     from rales.data import read_cycles, splits
     from rales.jobs import reproduce as job
     from rales.jobs.sweep import at_once
@@ -246,7 +202,7 @@ def reproduce(
         if tflops is not None:
             raise UsageError(f"--tflops {tflops:g}: is of --dry-run alone; leave it out")
         check_packages()  # now, not after days of training
-    with add_settings_file(config, [*words_of({"size": size, "train.epochs": epochs}), *set_]) as fixed:
+    with changes.read_words() as fixed:
         planned = job.paper_trials(what, seeds, fixed, weights, select, stand_in=dry_run)
     needs_split = splits.needs_list(parse_words(fixed).get("split.name", "official"))
     cycles = read_cycles(data, skip_damaged=skip_damaged, audio=not dry_run, needs_split=needs_split)
@@ -256,9 +212,8 @@ def reproduce(
         cost = asdict(estimate_on_gpu(planned, cycles, TFLOPS if tflops is None else tflops))
         print_result({"trials": [vars(trial) for trial in planned], **cost}, json, result_lines.gpu_estimate_lines)
         return 0
-    print_message(f"{what}: {job.estimate(planned, cycles, at_once(processes))}")
-    places = {"engine": engine, "processes": processes, "address": address, "sbatch": sbatch, "log": log}
-    code = run_sweep(planned, data, out / "runs", skip_damaged, json, **places)
+    print_message(f"{what}: {job.estimate(planned, cycles, at_once(cluster.processes))}")
+    code = run_sweep(planned, data, out / "runs", cluster, skip_damaged, json)
     page = write_report([out / "runs"], out / "report")
     if not json:
         print(scores_table([out / "runs"]))
@@ -276,15 +231,8 @@ def protocol(
     all_folds: Annotated[bool, Parameter(name="--all-folds", negative="")] = False,
     splits: Annotated[tuple[str, ...], Parameter(name="--splits", negative="")] = (),
     weights: Weights = None,
-    size: Size = None,
-    epochs: Epochs = None,
-    config: Config = None,
-    set_: SetWords = (),
-    engine: Engine = "local",
-    processes: Processes = None,
-    address: Address = None,
-    sbatch: Sbatch = (),
-    log: Log = (),
+    changes: Changes = Changes(),
+    cluster: Cluster = Cluster(),
     skip_damaged: SkipFlag = False,
     dry_run: Annotated[bool, Parameter(name="--dry-run", negative="")] = False,
     json: JsonFlag = False,
@@ -318,7 +266,6 @@ def protocol(
     dry_run
         Only list the runs and estimate time and disk.
     """
-    from rales.cli import result_lines
     from rales.data import read_cycles
     from rales.jobs import protocol as job
     from rales.jobs import sweep as runs
@@ -326,31 +273,19 @@ def protocol(
     from rales.report import check_packages
 
     check_packages()
-    own = [*words_of({"size": size, "weights": weights, "train.epochs": epochs}), *set_]
-    with add_settings_file(config, own) as fixed:
+    with changes.read_words(weights=weights) as fixed:
         label_set = job.check_classes(recipes, fixed)
         cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=False, label_set=label_set)
         schemes, notes = job.list_schemes(cycles, draws=draws, all_folds=all_folds, wanted=splits, label_set=label_set)
         planned, more = job.plan_runs(recipes, schemes, seeds, fixed)
     trials = [each.trial for each in planned]
-    print_messages_once([f"protocol: {estimate(trials, cycles, runs.at_once(processes))}", *notes, *more])
+    print_messages_once([f"protocol: {estimate(trials, cycles, runs.at_once(cluster.processes))}", *notes, *more])
     if dry_run:
         print_result({"trials": [vars(trial) for trial in trials]}, json, lambda _: [trial.name for trial in trials])
         return 0
 
-    outcomes = runs.run(
-        trials,
-        data,
-        out / "runs",
-        engine=engine,
-        processes=processes,
-        address=address,
-        sbatch=sbatch,
-        log=log,
-        skip_damaged=skip_damaged,
-        command=command_line(),
-        progress=True,
-    )
+    about: dict[str, Any] = {"skip_damaged": skip_damaged, "command": command_line(), "progress": True}
+    outcomes = runs.run(trials, data, out / "runs", **vars(cluster), **about)
     document = job.report_protocol(planned, cycles, schemes, label_set, out, [*notes, *more], progress=True)
     document["trials"] = [vars(outcome) for outcome in outcomes]
     print_result(document, json, result_lines.protocol_table_lines)
@@ -361,11 +296,9 @@ def cross(
     *systems: Annotated[str, Parameter(required=True)],
     data: Annotated[tuple[Path, ...], Parameter(name="--data", negative="", required=True)],
     out: Path,
-    size: Size = None,
-    epochs: Epochs = None,
+    changes: Changes = Changes(),
     weights: Weights = None,
     select: Select = None,
-    set_: SetWords = (),
     processes: Processes = None,
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
@@ -387,14 +320,13 @@ def cross(
     out
         Folder to write.
     """
-    from rales.cli import result_lines
     from rales.jobs import cross_databases as job
     from rales.report import check_packages
 
     check_packages()
     systems = tuple(dict.fromkeys(systems))
-    fixed = [*words_of({"size": size, "weights": weights, "train.epochs": epochs, "train.select": select}), *set_]
-    label_set = job.check_systems(systems, fixed)
+    with changes.read_words(weights=weights, select=select) as fixed:
+        label_set = job.check_systems(systems, fixed)
     databases = job.read_databases(data, label_set, skip_damaged=skip_damaged)
     asked: dict[str, Any] = {"processes": processes, "skip_damaged": skip_damaged, "command": command_line()}
     document = job.run_cross(systems, databases, fixed, out, progress=True, **asked)
@@ -436,7 +368,6 @@ def suspect(
     part
         Without runs: train, only recordings of the train split; all, every recording.
     """
-    from rales.cli import result_lines
     from rales.data import read_cycles
     from rales.jobs import label_errors as job
     from rales.jobs.layer_search import check_exclusive
@@ -510,7 +441,6 @@ def layers(
         Put a LayerNorm without parameters on every layer before it is pooled, as --set model.norm_layers=true does in
         training: no layer then counts for its scale.
     """
-    from rales.cli import result_lines
     from rales.data import read_cycles
     from rales.jobs import layer_search as job
     from rales.recipes import registry

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from rales.cli import result_lines
 from rales.cli.console import print_message, print_messages_once, print_result
 from rales.cli.options import (
     Classes,
@@ -80,7 +81,6 @@ def train(
     variant
         Of m2d_fusion, its row of Table 2: vanilla, pair_5_12, pair_5_11, triple_4_7_10, all_fixed, all_learned.
     """
-    from rales.cli import result_lines
     from rales.data import read_cycles, splits
     from rales.recipes import registry
     from rales.training.callbacks import make_callbacks
@@ -185,7 +185,6 @@ def pretrain(
     part
         train: test recordings are left out wherever a split is known; all: every recording is used.
     """
-    from rales.cli import result_lines
     from rales.data import read_cycles
     from rales.data.corpus import read_corpus
     from rales.jobs.layer_search import quick_probe
@@ -259,31 +258,14 @@ def evaluate(
         CSV file to write: for each class and finding, and each threshold from 0.05 to 0.95, how many cycles have that
         probability, and the precision and recall of a review of these.
     """
-    from rales.cli import result_lines
     from rales.evaluation.decision_layer import SHIFTS_S
     from rales.export.load import artefact_format, load_with_engine
     from rales.inference.ensemble import evaluate_ensemble
     from rales.inference.evaluate import evaluate_data
     from rales.inference.evaluate_events import evaluate_events
 
-    if thresholds and (events or thresholds.exists()):
-        why = (
-            "is there already; name a new file" if thresholds.exists() else "is of annotated cycles; leave --events out"
-        )
-        raise UsageError(f"--thresholds {thresholds}: {why}")
-    if events and metric:
-        raise UsageError(f"--metric {metric[0]} --events: an own metric is of annotated cycles; leave one out")
-    for word in metric:
-        METRICS.find(word)  # a wrong name is said before the data is read
-    if not model:
-        raise UsageError("expected a model to score: a run folder, a checkpoint, an artefact or a name")
     as_one = len(model) > 1 or shifts is not None
-    if as_one and (split or metric or events):
-        raise UsageError(
-            "several runs, or --shifts: they are scored on their own test cycles; leave --split, --metric and --events "
-            "out"
-        )
-
+    check_evaluation_options(model, metric, thresholds, events=events, as_one=as_one, with_split=bool(split))
     reading: dict[str, Any] = {"skip_damaged": skip_damaged, "progress": True}
     classifiers = [
         load_with_engine(each, "auto" if artefact_format(Path(each)) else "torch", device or "auto", tell=print_message)
@@ -302,6 +284,34 @@ def evaluate(
         write_thresholds(thresholds, figures)
     print_result(figures, json, result_lines.evaluation_lines)
     return 1 if figures.get("problems") else 0
+
+
+def check_evaluation_options(
+    model: Sequence[str],
+    metric: Sequence[str],
+    thresholds: Path | None,
+    *,
+    events: bool,
+    as_one: bool,
+    with_split: bool,
+) -> None:
+    """Options of `evaluate`. Errors: UsageError for those that do not go together, before any data is read."""
+    if thresholds and (events or thresholds.exists()):
+        why = (
+            "is there already; name a new file" if thresholds.exists() else "is of annotated cycles; leave --events out"
+        )
+        raise UsageError(f"--thresholds {thresholds}: {why}")
+    if events and metric:
+        raise UsageError(f"--metric {metric[0]} --events: an own metric is of annotated cycles; leave one out")
+    for word in metric:
+        METRICS.find(word)  # says that there is none of that name
+    if not model:
+        raise UsageError("expected a model to score: a run folder, a checkpoint, an artefact or a name")
+    if as_one and (with_split or metric or events):
+        raise UsageError(
+            "several runs, or --shifts: they are scored on their own test cycles; leave --split, --metric and --events "
+            "out"
+        )
 
 
 def write_thresholds(out: Path, figures: dict[str, Any]) -> None:
@@ -353,7 +363,6 @@ def calibrate(
     trained
         Take patients on whom the model was trained, too.
     """
-    from rales.cli import result_lines
     from rales.inference.calibrate import describe_change
     from rales.inference.load_model import load_model
 
@@ -377,7 +386,6 @@ def weights(name: str | None = None, /, *, file: Path | None = None, json: JsonF
     file
         The publisher's file where it was downloaded elsewhere: it is checked and copied, and nothing is fetched.
     """
-    from rales.cli import result_lines
     from rales.models import hub
 
     if name is None:

@@ -105,12 +105,7 @@ def _choose_parser(text: str, name: str, recording: str, words: _Words, notes: l
 
 
 def _parse_raven(
-    header: list[str],
-    written: Sequence[tuple[int, str]],
-    name: str,
-    recording: str,
-    words: _Words,
-    notes: list[str],
+    header: list[str], written: Sequence[tuple[int, str]], name: str, recording: str, words: _Words, notes: list[str]
 ) -> _Found:
     """Rows of a Raven table; a selection may stand there once for every view, that of the spectrogram then counts. Of a
     table of several files those of this recording count, at their times in that file."""

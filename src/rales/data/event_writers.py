@@ -12,12 +12,10 @@ What a format cannot say is left out; only `sprsound` refuses a crackle that is 
 import json
 import uuid
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from rales.data.events import CRACKLES, EXPIRATION, KINDS, SPRSOUND_KINDS, WHEEZES, Event, sort_events
 from rales.evaluation.predictions import NOTICE
-from rales.files.atomic import atomic_write
 from rales.files.csv_cells import one_line
 
 FORMATS: Final = {  # what the file of a recording's events is called after its name
@@ -47,13 +45,6 @@ class Marked(NamedTuple):
     channels: int = 1
     crackle: int = 0
     wheeze: int = 0
-
-
-def write_events(marked: Marked, out: Path, form: str) -> None:
-    """Write the events of a recording to a file. Errors: an unknown form; what `format_events` refuses."""
-    text = format_events(marked, form)
-    with atomic_write(out) as beside:
-        beside.write_text(text, encoding="utf-8", newline="\n")
 
 
 def format_events(marked: Marked, form: str) -> str:

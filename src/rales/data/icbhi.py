@@ -21,13 +21,10 @@ from typing import TYPE_CHECKING
 from rales.audio.open_audio import AUDIO_SUFFIXES
 from rales.data.annotations import PROGRAMS, read_annotation, unlabelled_problem
 from rales.data.reader import (
-    Audit,
     Cycle,
     DatasetContents,
     Recording,
-    audit_of,
     copies_note,
-    cycles_table,
     group_by_stem,
     list_files,
     list_some,
@@ -42,7 +39,7 @@ from rales.data.reader import (
 )
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    pass
 
 DEVICES = ("AKGC417L", "LittC2SE", "Litt3200", "Meditron")
 LOCATIONS = ("Tc", "Al", "Ar", "Pl", "Pr", "Ll", "Lr")
@@ -59,25 +56,6 @@ _NO_ANNOTATION = re.compile(
     re.I,
 )
 _OF_DATABASE = re.compile(r"\d{3}_\d+[a-z]\d+_")  # how all its names begin; one that then differs is a mistake
-
-
-def read_cycles(
-    folder: str | Path, *, skip_damaged: bool = False, audio: bool = True, needs_split: bool = True
-) -> DataFrame:
-    """ICBHI folder -> one row per cycle with the columns of rales.data.reader.COLUMNS; times in seconds.
-
-    `split` is "train" or "test" as the official list says, or "" for a recording that it does not name. Audio files
-    are opened for their header only; `audio=False` does not look at them (`path` is then ""). Any problem raises a
-    ValueError naming the first; `skip_damaged` reads every sample and leaves out the damaged recordings instead.
-    `needs_split=False` takes a folder without split list, or with one that has faults.
-    """
-    contents = find_recordings(folder, audio=audio, decode=skip_damaged)
-    return cycles_table(contents, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split)
-
-
-def audit_data(folder: str | Path) -> Audit:
-    """ICBHI folder -> everything that is wrong or notable in it; reads every sample once."""
-    return audit_of(find_recordings(folder, audio=True, decode=True))
 
 
 def find_recordings(folder: str | Path, *, audio: bool, decode: bool) -> DatasetContents:

@@ -14,11 +14,9 @@ from pathlib import Path
 from rales.audio.open_audio import AUDIO_SUFFIXES
 from rales.data.annotation_dialects import TableRow, read_table
 from rales.data.reader import (
-    Audit,
     DatasetContents,
     Findings,
     Recording,
-    audit_of,
     copies_note,
     group_by_stem,
     list_files,
@@ -41,11 +39,6 @@ PHASES = ("I", "E", "B")  # when it is heard: breathing in, out, both
 _PUBLISHED = re.compile(
     r"(?P<filter>[BDE])P(?P<patient>\d+)_(?P<diagnosis>[^,]*),(?P<sound_type>[^,]*),(?P<location>[^,]*),[^,]*,[^,]*"
 )
-
-
-def audit_data(folder: str | Path) -> Audit:
-    """KAUH folder -> everything that is wrong or notable in it; reads every sample once."""
-    return audit_of(find_recordings(folder, audio=True, decode=True))
 
 
 def is_layout(folder: Path) -> bool:

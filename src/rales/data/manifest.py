@@ -43,12 +43,9 @@ from rales.data.annotation_dialects import (
 )
 from rales.data.reader import (
     COLUMNS,
-    Audit,
     Cycle,
     DatasetContents,
     Recording,
-    audit_of,
-    cycles_table,
     interval_problem,
     label_of,
     list_some,
@@ -74,24 +71,6 @@ _TIMES = ("start_s", "end_s")
 _JUDGEMENT = ("label", "crackle", "wheeze")
 _WRITTEN = (".csv", ".tsv", ".parquet")
 _OURS = ("true_label", "model_label", *(f"p_{name}" for name in CLASSES))  # columns of our tables, not misspelt ones
-
-
-def read_cycles(
-    manifest: str | Path, *, skip_damaged: bool = False, audio: bool = True, needs_split: bool = True
-) -> DataFrame:
-    """Manifest file -> one row per cycle with the columns of rales.data.reader.COLUMNS; times in seconds.
-
-    A manifest that cannot be understood as a whole (missing column, no rows) raises ValueError. A broken row damages
-    its recording, and damage is treated as in rales.data.icbhi.read_cycles. `audio=False` opens no audio file (`path`
-    is then ""), so that every row must have start_s and end_s.
-    """
-    contents = find_recordings(manifest, audio=audio, decode=skip_damaged)
-    return cycles_table(contents, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split)
-
-
-def audit_data(manifest: str | Path) -> Audit:
-    """Manifest file -> everything that is wrong or notable in it and its audio; reads every sample once."""
-    return audit_of(find_recordings(manifest, audio=True, decode=True))
 
 
 def write_manifest(cycles: DataFrame, path: str | Path) -> None:
@@ -237,14 +216,7 @@ def _recording_stem(path: str) -> str:
 
 
 def _recording_of_rows(
-    folder: Path,
-    name: str,
-    rows: list[TableRow],
-    label_set: LabelSet,
-    *,
-    has_split: bool,
-    audio: bool,
-    decode: bool,
+    folder: Path, name: str, rows: list[TableRow], label_set: LabelSet, *, has_split: bool, audio: bool, decode: bool
 ) -> Recording:
     """The rows of one recording -> the recording with its cycles."""
     first, where = rows[0].cells, rows[0].where

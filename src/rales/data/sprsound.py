@@ -20,13 +20,10 @@ from rales.audio.open_audio import AUDIO_SUFFIXES
 from rales.data.annotation_dialects import cell_text
 from rales.data.annotations import Annotation
 from rales.data.reader import (
-    Audit,
     Cycle,
     DatasetContents,
     Recording,
-    audit_of,
     copies_note,
-    cycles_table,
     group_by_stem,
     interval_problem,
     list_files,
@@ -45,7 +42,7 @@ from rales.errors import FileError
 from rales.files.json_files import parse_json
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    pass
 
 DEVICE = "Yunting"
 EVENT_FLAGS = {  # event type -> (crackle, wheeze); continuous sounds count as wheezes
@@ -64,24 +61,6 @@ EXTRA_COLUMNS = ("record_label", "test_part")
 NAME = r"\d{8}_\d+\.\d+_[01]_p\d_\d+"  # patient_age_sex_location_number
 
 _JSON_FOLDER = re.compile(r"(train|test|valid|val|inter_test|intra_test)[a-z0-9]*(_[a-z0-9]+)*_json", re.I)
-
-
-def read_cycles(
-    folder: str | Path, *, skip_damaged: bool = False, audio: bool = True, needs_split: bool = True
-) -> DataFrame:
-    """SPRSound folder -> one row per event: the columns of rales.data.reader.COLUMNS, record_label and test_part.
-
-    Flags: Normal none; Rhonchi, Wheeze and Stridor wheeze; Fine and Coarse Crackle crackle; Wheeze+Crackle both.
-    `test_part` is "intra" or "inter" ("" outside these two folders). Recordings of poor quality have no events and
-    so no rows. Damage and `audio` are treated as in rales.data.icbhi.read_cycles.
-    """
-    contents = find_recordings(folder, audio=audio, decode=skip_damaged)
-    return cycles_table(contents, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split)
-
-
-def audit_data(folder: str | Path) -> Audit:
-    """SPRSound folder -> everything that is wrong or notable in it; reads every sample once."""
-    return audit_of(find_recordings(folder, audio=True, decode=True))
 
 
 def is_layout(folder: Path) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rales.evaluation.bootstrap import bootstrap_t, half_width, linearised_error, sum_by_patient
+from rales.evaluation.bootstrap import LEVEL, bootstrap_t, half_width, linearised_error, sum_by_patient
 from rales.evaluation.metrics import require_equal_length, safe_ratio
 from rales.labels import MOST_CLASSES
 from rales.typing import FloatArray
@@ -44,7 +44,6 @@ def cohen_kappa(
     patients: Sequence[Any] | ArrayLike,
     resamples: int = 10_000,
     seed: int | np.random.Generator = 0,
-    level: float = 0.95,
 ) -> Agreement:
     """Class numbers (N,) of two readers for the same cycles -> Cohen's kappa, unweighted.
 
@@ -58,15 +57,13 @@ def cohen_kappa(
         Number of resamples.
     seed
         Seed, or a generator.
-    level
-        Coverage of the interval.
     """
     ratings, names = _check_ratings(np.stack([np.asarray(one), np.asarray(other)], axis=1), patients)
     both = (ratings != MISSING).all(axis=1)
     ratings, names = ratings[both], names[both]
     first, second = _count_labels(ratings[:, :1], ratings), _count_labels(ratings[:, 1:], ratings)
     agreeing = (ratings[:, 0] == ratings[:, 1]).astype(float)
-    return _estimate(agreeing, first, second, names, resamples, seed, level)
+    return _estimate(agreeing, first, second, names, resamples, seed)
 
 
 def fleiss_kappa(
@@ -74,13 +71,12 @@ def fleiss_kappa(
     patients: Sequence[Any] | ArrayLike,
     resamples: int = 10_000,
     seed: int | np.random.Generator = 0,
-    level: float = 0.95,
 ) -> Agreement:
     """Class numbers (N, R) of R readers -> Fleiss' kappa of the cycles that all of them judged; the other parameters
     are those of `cohen_kappa`."""
     matrix, names = _check_ratings(ratings, patients)
     complete = (matrix != MISSING).all(axis=1)
-    return _estimate_many(matrix[complete], names[complete], resamples, seed, level, is_alpha=False)
+    return _estimate_many(matrix[complete], names[complete], resamples, seed, is_alpha=False)
 
 
 def krippendorff_alpha(
@@ -88,13 +84,12 @@ def krippendorff_alpha(
     patients: Sequence[Any] | ArrayLike,
     resamples: int = 10_000,
     seed: int | np.random.Generator = 0,
-    level: float = 0.95,
 ) -> Agreement:
     """Class numbers (N, R) of R readers, `MISSING` where one did not judge -> Krippendorff's alpha for nominal classes,
     of the cycles that two or more judged; the other parameters are those of `cohen_kappa`."""
     matrix, names = _check_ratings(ratings, patients)
     pairable = (matrix != MISSING).sum(axis=1) >= 2
-    return _estimate_many(matrix[pairable], names[pairable], resamples, seed, level, is_alpha=True)
+    return _estimate_many(matrix[pairable], names[pairable], resamples, seed, is_alpha=True)
 
 
 def _check_ratings(ratings: ArrayLike, patients: Sequence[Any] | ArrayLike) -> tuple[NDArray[np.int64], NDArray[Any]]:
@@ -120,19 +115,13 @@ def _count_labels(ratings: NDArray[np.int64], known: NDArray[np.int64]) -> Float
 
 
 def _estimate_many(
-    matrix: NDArray[np.int64],
-    names: NDArray[Any],
-    resamples: int,
-    seed: int | np.random.Generator,
-    level: float,
-    *,
-    is_alpha: bool,
+    matrix: NDArray[np.int64], names: NDArray[Any], resamples: int, seed: int | np.random.Generator, *, is_alpha: bool
 ) -> Agreement:
     counts = _count_labels(matrix, matrix)
     judged = counts.sum(axis=1)
     # A cycle that m readers judged has m (m - 1) pairs, and weighs as m judgements.
     agreeing = (counts * (counts - 1)).sum(axis=1) / (judged - 1)
-    return _estimate(agreeing, counts, counts, names, resamples, seed, level, is_alpha=is_alpha)
+    return _estimate(agreeing, counts, counts, names, resamples, seed, is_alpha=is_alpha)
 
 
 def _estimate(
@@ -142,7 +131,6 @@ def _estimate(
     names: NDArray[Any],
     resamples: int,
     seed: int | np.random.Generator,
-    level: float,
     *,
     is_alpha: bool = False,
 ) -> Agreement:
@@ -152,7 +140,7 @@ def _estimate(
     rows = sum_by_patient(np.concatenate([agreeing[:, None], first, second], axis=1), names)
     figures = partial(_kappa_and_error, is_alpha=is_alpha)
     (value,), (error,), deviations = bootstrap_t(rows, resamples, seed, figures)
-    half = half_width(deviations[:, 0], error, units=len(rows), level=level) if error > 0 else np.nan
+    half = half_width(deviations[:, 0], error, units=len(rows), level=LEVEL) if error > 0 else np.nan
     low, high = np.maximum(value - half, -1), np.minimum(value + half, 1)
     share = agreeing.sum() / first.sum()
     return Agreement(float(value), float(low), float(high), float(share), len(agreeing), len(rows))

@@ -22,6 +22,7 @@ from rales.labels import MOST_CLASSES
 from rales.typing import FloatArray
 
 FIGURES: Final = ("specificity", "sensitivity", "score")
+LEVEL: Final = 0.95  # coverage of an interval where nobody asks for another
 NORMAL_97_5: Final = 1.959963984540054  # `scipy.special.ndtri(0.975)`, the half width of 95 % in deviations
 # (..., width + width²) sums of rows and of their products, units, width -> figures (..., F) and their errors (..., F)
 Figures = Callable[[FloatArray, int, int], tuple[FloatArray, FloatArray]]
@@ -34,7 +35,7 @@ def bootstrap_intervals(
     resamples: int = 10_000,
     seed: int | np.random.Generator = 0,
     cluster: bool = True,
-    level: float = 0.95,
+    level: float = LEVEL,
 ) -> dict[str, tuple[float, float]]:
     """Compute the interval (low, high) of specificity, sensitivity and score by resampling patients.
 
@@ -77,14 +78,12 @@ def paired_difference(
     patients: Sequence[Any] | ArrayLike,
     resamples: int = 10_000,
     seed: int | np.random.Generator = 0,
-    cluster: bool = True,
-    level: float = 0.95,
 ) -> dict[str, dict[str, float]]:
     """Compare two systems on the same cycles: per metric the difference a - b with low, high and p_value.
 
     Two-sided p_value = (k + 1) / (R + 1), k the resamples whose |difference* - difference| / se* reaches |difference| /
     se, R the resamples where that exists, or the p of Student's t where that is larger. So it is never 0, and an
-    interval that excludes 0 goes with p_value <= 1 - level. NaN as in `bootstrap_intervals`.
+    interval that excludes 0 goes with p_value <= 0.05. NaN as in `bootstrap_intervals`.
 
     Parameters
     ----------
@@ -96,14 +95,8 @@ def paired_difference(
         Number of resamples.
     seed
         Seed, or a generator.
-    cluster
-        Resample patients; False: cycles (too narrow; for comparison with papers that do so).
-    level
-        Coverage of the interval.
     """
-    return _report_difference(
-        _counts_per_unit(true, [predicted_a, predicted_b], patients, cluster), resamples, seed, level
-    )
+    return _report_difference(_counts_per_unit(true, [predicted_a, predicted_b], patients, True), resamples, seed)
 
 
 class Answers(NamedTuple):
@@ -118,11 +111,7 @@ class Answers(NamedTuple):
 
 
 def unpaired_difference(
-    one: Answers,
-    other: Answers,
-    resamples: int = 10_000,
-    seed: int | np.random.Generator = 0,
-    level: float = 0.95,
+    one: Answers, other: Answers, resamples: int = 10_000, seed: int | np.random.Generator = 0
 ) -> dict[str, dict[str, float]]:
     """Compare figures of two sets of cycles, which may share patients: per metric the difference one - other with low,
     high and p_value as in `paired_difference`.
@@ -138,10 +127,8 @@ def unpaired_difference(
         Number of resamples.
     seed
         Seed, or a generator.
-    level
-        Coverage of the interval.
     """
-    return _report_difference(_counts_of_both(one, other), resamples, seed, level)
+    return _report_difference(_counts_of_both(one, other), resamples, seed)
 
 
 def _counts_of_both(one: Answers, other: Answers) -> NDArray[np.int64]:
@@ -158,7 +145,7 @@ def _counts_of_both(one: Answers, other: Answers) -> NDArray[np.int64]:
 
 
 def _report_difference(
-    rows: NDArray[np.int64], resamples: int, seed: int | np.random.Generator, level: float
+    rows: NDArray[np.int64], resamples: int, seed: int | np.random.Generator
 ) -> dict[str, dict[str, float]]:
     """(U, 4) or (U, 8) rows of a difference -> what `paired_difference` returns."""
     from scipy.special import stdtr
@@ -166,7 +153,7 @@ def _report_difference(
     difference, standard_error, deviations = bootstrap_t(rows, resamples=resamples, seed=seed)
     report = {}
     for k, name in enumerate(FIGURES):
-        half = half_width(deviations[:, k], standard_error[k], units=len(rows), level=level)
+        half = half_width(deviations[:, k], standard_error[k], units=len(rows), level=LEVEL)
         defined = deviations[:, k][~np.isnan(deviations[:, k])]
         observed = _observed_statistic(difference[k], standard_error[k])
         resampled = (np.sum(defined >= observed) + 1) / (len(defined) + 1)
@@ -181,7 +168,7 @@ def _report_difference(
 
 
 def crossed_intervals(
-    true: ArrayLike, predicted: ArrayLike, patients: Sequence[Any] | ArrayLike, level: float = 0.95
+    true: ArrayLike, predicted: ArrayLike, patients: Sequence[Any] | ArrayLike, level: float = LEVEL
 ) -> dict[str, tuple[float, float]]:
     """Compute the interval of specificity, sensitivity and score over other patients and other seeds.
 
@@ -236,9 +223,7 @@ def adjust_holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def patients_needed(
-    standard_error: float, patients: int, difference: float = 0.01, power: float = 0.8, level: float = 0.95
-) -> float:
+def patients_needed(standard_error: float, patients: int, difference: float = 0.01, power: float = 0.8) -> float:
     """Standard error of a paired difference on so many patients -> how many of their like it takes to find a difference
     of one point with that power; NaN where there is no error to go by.
 
@@ -248,7 +233,7 @@ def patients_needed(
 
     if not standard_error > 0:
         return nan
-    return float(ceil(patients * ((ndtri((1 + level) / 2) + ndtri(power)) * standard_error / difference) ** 2))
+    return float(ceil(patients * ((ndtri((1 + LEVEL) / 2) + ndtri(power)) * standard_error / difference) ** 2))
 
 
 def mean_sd(values: ArrayLike) -> tuple[float, float]:

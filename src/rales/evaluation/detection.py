@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rales.evaluation.bootstrap import LEVEL
 from rales.labels import ICBHI, LabelSet
 
 THRESHOLDS = [round(0.05 * step, 2) for step in range(1, 20)]
@@ -58,7 +59,7 @@ def measure_detection(present: ArrayLike, scores: ArrayLike, patients: Sequence[
 
 
 def auroc_interval(
-    present: NDArray[np.bool_], scores: NDArray[np.float64], patients: Sequence[Any] | ArrayLike, level: float = 0.95
+    present: NDArray[np.bool_], scores: NDArray[np.float64], patients: Sequence[Any] | ArrayLike
 ) -> tuple[float, float, float]:
     """Compute the area under the ROC curve, and its interval (low, high) where patients are the units.
 
@@ -75,8 +76,6 @@ def auroc_interval(
         Larger where it is more likely (N,).
     patients
         Patient of each (N,).
-    level
-        Coverage of the interval.
     """
     from scipy.special import stdtrit
     from scipy.stats import rankdata
@@ -103,6 +102,6 @@ def auroc_interval(
         + 2 * units / (units - 1) * (with_it @ without) / (positives * negatives)
     )
     error = float(np.sqrt(np.maximum(variance, 0.0))) / (auroc * (1 - auroc))
-    reach = error * stdtrit(min(some_with, some_without) - 1, (1 + level) / 2)
+    reach = error * stdtrit(min(some_with, some_without) - 1, (1 + LEVEL) / 2)
     odds = np.log(auroc / (1 - auroc))
     return auroc, float(1 / (1 + np.exp(reach - odds))), float(1 / (1 + np.exp(-reach - odds)))

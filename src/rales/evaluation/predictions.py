@@ -263,10 +263,15 @@ def evaluation_metrics(
     targets = label_set.make_targets(rows["label"].tolist())
     called = predict_at_threshold(probabilities, None, label_set) if called is None else called
     true = label_set.encode_rows(targets)
-    interval = bootstrap.bootstrap_intervals(true, label_set.encode_rows(called), patients)
+
     figures = compute_metrics(targets, probabilities, label_set, called)
+    interval = bootstrap.bootstrap_intervals(true, label_set.encode_rows(called), patients)
     own = own_metrics_with_intervals(metrics, targets, probabilities, patients)
     challenge = score_challenge(rows, targets, called, label_set)
+
+    # The figure that chose the epoch; on the test set it is the Score alone
+    select = config["train"]["select"]
+    select_by = {"validation": config["train"].get("select_by", "score"), "test_best": "score"}.get(select)
     return {
         **figures,
         "ci95": {name: list(interval[name]) for name in FIGURES},
@@ -277,10 +282,8 @@ def evaluation_metrics(
             "split": config["split"]["name"],
             "recipe": record.get("recipe", ""),
             "provenance": record.get("provenance", "ours"),
-            "select": config["train"]["select"],
-            "select_by": {"validation": config["train"].get("select_by", "score"), "test_best": "score"}.get(
-                config["train"]["select"]
-            ),
+            "select": select,
+            "select_by": select_by,
             "selected_epoch": selected_epoch,
             "epochs": config["train"]["epochs"],
             "seed": config["seed"],

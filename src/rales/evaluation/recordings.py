@@ -6,9 +6,9 @@ from recordings of patients that the network has not seen: the log-odds of the r
 the log-odds of its cycles. b and c are not negative, so a cycle more suspicious never lowers the answer, and all three
 are drawn to the plain middle (a = 0, b = c = 1/2), where few recordings leave them.
 
-The threshold is that at which at most `rate` of the recordings without the finding are flagged, each of them scored by
-a pooling that has not seen its patient. How many are flagged in truth is counted once more around all of this: on
-patients who had no part in either pooling or threshold.
+The threshold is that at which at most FALSE_ALARM_RATE of the recordings without the finding are flagged, each of them
+scored by a pooling that has not seen its patient. How many are flagged in truth is counted once more around all of
+this: on patients who had no part in either pooling or threshold.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def pool_probabilities(probabilities: ArrayLike, pooling: Mapping[str, Any] | No
     return float(_sigmoid(_with_one(pooling_features(probabilities)[None]) @ np.array(pooling["weights"]))[0])
 
 
-def fit_pooling(table: pd.DataFrame, *, rate: float = FALSE_ALARM_RATE) -> dict[str, Any]:
+def fit_pooling(table: pd.DataFrame) -> dict[str, Any]:
     """Learn how cycles speak for their recording.
 
     Parameters
@@ -101,8 +101,6 @@ def fit_pooling(table: pd.DataFrame, *, rate: float = FALSE_ALARM_RATE) -> dict[
     table
         Prediction table of validation cycles, calibrated as predictions will be, with true_label and patient: of
         patients whom the network was not trained on.
-    rate
-        Share of the recordings without a finding that may be flagged.
 
     Returns
     -------
@@ -118,17 +116,17 @@ def fit_pooling(table: pd.DataFrame, *, rate: float = FALSE_ALARM_RATE) -> dict[
         if not present.any() or present.all() or len(set(patients)) < 2:
             continue
         features = np.array([pooling_features(find_cycle_probabilities(rows, finding)) for rows in groups])
-        weights, threshold = fit_weights_and_threshold(features, present, patients, rate)
+        weights, threshold = fit_weights_and_threshold(features, present, patients, FALSE_ALARM_RATE)
 
         flagged = np.zeros(len(groups), dtype=np.bool_)
         for held in divide_patients(present, patients):
             seen = [name for name, out in zip(patients, held, strict=True) if not out]
-            w, limit = fit_weights_and_threshold(features[~held], present[~held], seen, rate)
+            w, limit = fit_weights_and_threshold(features[~held], present[~held], seen, FALSE_ALARM_RATE)
             flagged[held] = _sigmoid(_with_one(features[held]) @ w) >= limit
         learned[finding] = {
             "weights": weights.tolist(),
             "threshold": threshold,
-            "rate": rate,
+            "rate": FALSE_ALARM_RATE,
             "recordings": len(groups),
             "patients": len(set(patients)),
             "negatives": int((~present).sum()),

@@ -3,8 +3,9 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,13 +26,6 @@ from rales.labels import ICBHI, JOINED, LabelSet
 LEAST_OVERLAP = 0.5  # of two cycles, shared time / time of either, to be the same breath
 UNUSABLE = "(unusable)"  # what a reader says who can tell nothing of a cycle; no class is called so
 MANIFEST = "manifest.csv"  # of all recordings, in what the page exports
-
-
-class Resampling(TypedDict):
-    """Of the intervals."""
-
-    resamples: int
-    seed: int
 
 
 class JudgedCycle(NamedTuple):
@@ -343,14 +337,14 @@ def summarise(
             "no cycle was judged by two readers; expected annotations of the same recordings with cycles that overlap"
         )
     patients = [row.patient for row in matched]
-    how: Resampling = {"resamples": resamples, "seed": seed}
     ratings = {"": _make_ratings(matched, readers, list(label_set.classes))} if not label_set.independent else {}
     for finding, numbers in label_set.findings.items():
         holding = {label_set.classes[number] for number in numbers}
         ratings[finding] = _rate_finding(matched, readers, holding)
     many = {"": len(label_set.classes)}
     figures = {
-        finding: _figures(matrix, readers, patients, many.get(finding, 2), how) for finding, matrix in ratings.items()
+        finding: _figures(matrix, readers, patients, many.get(finding, 2), (resamples, seed))
+        for finding, matrix in ratings.items()
     }
     overall = figures.pop("", {})
 
@@ -389,37 +383,29 @@ def _rate_finding(matched: Sequence[MatchedCycle], readers: Sequence[str], holdi
 
 
 def _figures(
-    ratings: NDArray[np.int64], readers: Sequence[str], patients: Sequence[str], many: int, how: Resampling
+    ratings: NDArray[np.int64], readers: Sequence[str], patients: Sequence[str], many: int, drawn: tuple[int, int]
 ) -> dict[str, Any]:
-    """Class numbers (cycles, readers) of so many classes -> alpha and Fleiss' kappa of all, Cohen's of pairs."""
+    """Class numbers (cycles, readers) of so many classes, resamples and seed of the intervals -> alpha and Fleiss'
+    kappa of all, Cohen's of pairs."""
     judged = ratings != agreement.MISSING
-    complete = judged.all(axis=1).any()
     pairs = []
-    for one in range(len(readers)):
-        for other in range(one + 1, len(readers)):
-            both = judged[:, one] & judged[:, other]
-            about: dict[str, Any] = {"readers": [readers[one], readers[other]]}
-            if both.any():
-                kappa = agreement.cohen_kappa(ratings[:, one], ratings[:, other], patients, **how)
-                confusion = _count_pairs(ratings[both][:, [one, other]], many)
-                pairs.append({**about, "kappa": _record(kappa), "confusion": confusion})
-            else:
-                pairs.append({**about, "kappa": None, "confusion": None})
+    for one, other in combinations(range(len(readers)), 2):
+        both, kappa, confusion = judged[:, one] & judged[:, other], None, None
+        if both.any():
+            kappa = _record(agreement.cohen_kappa(ratings[:, one], ratings[:, other], patients, *drawn))
+            confusion = _count_pairs(ratings[both][:, [one, other]], many)
+        pairs.append({"readers": [readers[one], readers[other]], "kappa": kappa, "confusion": confusion})
+    complete = judged.all(axis=1).any()
     return {
-        "alpha": _record(agreement.krippendorff_alpha(ratings, patients, **how)),
-        "fleiss_kappa": _record(agreement.fleiss_kappa(ratings, patients, **how)) if complete else None,
+        "alpha": _record(agreement.krippendorff_alpha(ratings, patients, *drawn)),
+        "fleiss_kappa": _record(agreement.fleiss_kappa(ratings, patients, *drawn)) if complete else None,
         "pairs": pairs,
     }
 
 
 def _record(found: agreement.Agreement) -> dict[str, Any]:
-    return {
-        "value": found.value,
-        "ci95": [found.low, found.high],
-        "agreed": found.agreed,
-        "cycles": found.cycles,
-        "patients": found.patients,
-    }
+    value, low, high, agreed, cycles, patients = found
+    return {"value": value, "ci95": [low, high], "agreed": agreed, "cycles": cycles, "patients": patients}
 
 
 def _count_pairs(ratings: NDArray[np.int64], many: int) -> list[list[int]]:
@@ -440,13 +426,7 @@ def _reader_facts(name: str, matched: Sequence[MatchedCycle]) -> dict[str, Any]:
 
 
 def _difference(row: MatchedCycle) -> dict[str, Any]:
-    return {
-        "recording": row.recording,
-        "patient": row.patient,
-        "start_s": row.start_s,
-        "end_s": row.end_s,
-        "labels": dict(row.labels),
-    }
+    return {name: value for name, value in vars(row).items() if name != "spans"}
 
 
 # Write
@@ -463,13 +443,11 @@ def check_output(out: Path, sources: Sequence[str]) -> None:
 def write_differences(document: dict[str, Any], out: Path) -> None:
     """Document of `compare_readers` -> a table with a column for each reader and a row for each difference."""
     names = [reader["name"] for reader in document["readers"]]
+    about = ["recording", "patient", "start_s", "end_s"]
     rows = [
-        {
-            **{column: row[column] for column in ("recording", "patient", "start_s", "end_s")},
-            **{f"label_{name}": row["labels"].get(name, "") for name in names},
-        }
+        [*(row[name] for name in about), *(row["labels"].get(name, "") for name in names)]
         for row in document["differences"]
     ]
-    columns = ["recording", "patient", "start_s", "end_s", *(f"label_{name}" for name in names)]
+    columns = [*about, *(f"label_{name}" for name in names)]
     with atomic_write(out) as beside:
         beside.write_text(format_csv(pd.DataFrame(rows, columns=columns)), encoding="utf-8")

@@ -19,10 +19,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rales.data.dataset import make_preparation, select_extras
 from rales.errors import UsageError
-from rales.jobs.reproduce import count_cycles, disk_bytes, step_words
+from rales.jobs.reproduce import count_cycles, disk_bytes, make_step_context, step_words
 from rales.jobs.sweep import Trial
 from rales.recipes.registry import make_recipe
-from rales.training.recipe import LossContext, Recipe
+from rales.training.recipe import Recipe
 
 TFLOPS = 50.0  # sustained; a data-centre GPU of 2020 to 2022 has 300 on paper in bfloat16, and a ViT gets a part of it
 FEW = 2  # cycles of a step that needs numbers; batch statistics need two
@@ -113,15 +113,10 @@ def run_step(recipe: Recipe, count: int, device: str) -> StepCount:
         warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")  # a checkpoint has no part in it
         model = recipe.build_model(settings)
     frontend = recipe.build_frontend(settings)
-    classes = len(settings.label_set)
-    shape = (count, classes) if settings.independent else (count,)
-    label = torch.zeros(shape, dtype=torch.int64, device=device)
-    extras = dict.fromkeys(recipe.extras, label[:, 0] if settings.independent else label)
-    shown = {name: torch.zeros(FEW, dtype=torch.int64) for name in select_extras(frontend, extras)}
+    about = make_step_context(recipe, count, device)
+    shown = {name: torch.zeros(FEW, dtype=torch.int64) for name in select_extras(frontend, about.extras)}
     seen = frontend(torch.randn(FEW, *make_preparation(recipe).shape), **shown)
     inputs = seen.to(device)[:1].expand(count, *seen.shape[1:]).contiguous()
-    weights = torch.ones(classes, device=device)
-    about = LossContext(settings, label, label, weights, extras, torch.Generator().manual_seed(0))
 
     kept: dict[int, Any] = {}  # storages, so that none is counted twice and no address is used again
 
@@ -136,7 +131,7 @@ def run_step(recipe: Recipe, count: int, device: str) -> StepCount:
         recipe.loss(model, inputs, about)[0].backward()
     scoring = FlopCounterMode(display=False)
     with scoring, torch.no_grad():
-        model.eval()(inputs, **select_extras(model, extras))
+        model.eval()(inputs, **select_extras(model, about.extras))
     activations = sum(storage.nbytes() for address, storage in kept.items() if address not in parameters)
     together = settings.train.micro_batch or settings.train.batch_size
     trained = sum(each.numel() * each.element_size() for each in model.parameters() if each.requires_grad)

@@ -295,25 +295,17 @@ def check_packages() -> None:
     require_packages("the picture of a layer search", "report", "matplotlib")
 
 
-def quick_probe(
-    cycles: pd.DataFrame,
-    *,
-    folds: int | None = None,
-    seed: int = 0,
-    label_set: LabelSet = ICBHI,
-    cache_folder: Path | None = None,
-) -> Probe:
-    """Cycles table, whose labels are of a set -> a score for encoders in training: their last layer and all layers
+def quick_probe(cycles: pd.DataFrame, *, folds: int | None = None, cache_folder: Path | None = None) -> Probe:
+    """Cycles table with the labels of ICBHI -> a score for encoders in training: their last layer and all layers
     together, on train cycles.
 
     The class-balanced regression of the layer search under patient-disjoint cross-validation. `score` is that of all
     layers side by side. Computed in float32, so that one encoder always has one score.
     """
-    check_exclusive(label_set)
     cycles = cycles.reset_index(drop=True)
     used = rows_of(cycles, "train")
-    label = label_set.make_targets(used["label"].tolist())
-    fold_of = np.array(splits.assign_folds(used, folds, seed), np.int64)
+    label = ICBHI.make_targets(used["label"].tolist())
+    fold_of = np.array(splits.assign_folds(used, folds), np.int64)
     waves = load_dataset(cycles, m2d_fusion.recipe(m2d_fusion.Settings()), folder=cache_folder).inputs
 
     def score(encoder: ViT) -> dict[str, float]:
@@ -324,11 +316,11 @@ def quick_probe(
         pooled = features(encoder, front, waves, used.index.to_numpy(), precision="float32")
         last, every = (encoder.depth - 1,), tuple(range(encoder.depth))
         plain = weighted(pooled, np.ones(encoder.depth))
-        counts = count(plain, label, fold_of, [last, every], classes=len(label_set))
+        counts = count(plain, label, fold_of, [last, every])
         found = icbhi_scores(counts[:, 1].sum(axis=0))
         return {**found, "score_last_layer": icbhi_scores(counts[:, 0].sum(axis=0))["score"]}
 
-    return Probe({**data_facts(used, label_set), "folds": len(set(fold_of)), "seed": seed}, score)
+    return Probe({**data_facts(used, ICBHI), "folds": len(set(fold_of)), "seed": 0}, score)
 
 
 def rows_of(cycles: pd.DataFrame, part: Part) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
+import torch
 
 from rales.data import splits
 from rales.data.dataset import make_preparation, select_extras
@@ -16,6 +17,7 @@ from rales.recipes.m2d_fusion import VARIANTS
 from rales.recipes.registry import find_settings, make_recipe
 from rales.registry import RECIPES
 from rales.settings import list_fields
+from rales.training.distributed import init_distributed
 from rales.training.recipe import LossContext, Recipe
 
 PAPER = {
@@ -203,25 +205,26 @@ def disk_bytes(sizes: Sequence[int], recipes: Sequence[Recipe], cycles: int, tog
     return 2 * sum(sizes) + together * 9 * max(sizes) + 4 * sum(caches.values()) * cycles
 
 
+def make_step_context(recipe: Recipe, count: int, device: torch.device | str) -> LossContext:
+    """Recipe, cycles in a step and where it is computed -> what its loss gets beside the features: zeros and ones."""
+    settings, classes = recipe.settings, len(recipe.settings.label_set)
+    shape = (count, classes) if settings.independent else (count,)
+    label = torch.zeros(shape, dtype=torch.int64, device=device)
+    extras = dict.fromkeys(recipe.extras, label[:, 0] if settings.independent else label)
+    weight, generator = torch.ones(classes, device=device), torch.Generator().manual_seed(0)
+    return LossContext(settings, label, label, weight, extras, generator)
+
+
 def step_cost(recipe: Recipe) -> tuple[float, float, int]:
     """-> seconds per cycle of one training step here and of an evaluation, and the bytes of one checkpoint."""
-    import torch
-
-    from rales.training.distributed import init_distributed
-
     settings = recipe.settings
     context = init_distributed(settings.train.device, settings.train.precision)
     frontend = recipe.build_frontend(settings).to(context.device)
     model = recipe.build_model(settings).to(context.device)
     count = min(settings.train.micro_batch or settings.train.batch_size, 2)  # two: batch statistics need them
     inputs = torch.randn(count, *make_preparation(recipe).shape, device=context.device)
-    classes = len(settings.label_set)
-    shape = (count, classes) if settings.independent else (count,)
-    label = torch.zeros(shape, dtype=torch.int64, device=context.device)
-    extras = dict.fromkeys(recipe.extras, torch.zeros_like(label[..., 0]) if settings.independent else label)
-    taken = select_extras(frontend, extras)
-    generator = torch.Generator().manual_seed(0)
-    about = LossContext(settings, label, label, torch.ones(classes, device=context.device), extras, generator)
+    about = make_step_context(recipe, count, context.device)
+    taken = select_extras(frontend, about.extras)
     best, forward, threads = float("inf"), float("inf"), torch.get_num_threads()
     torch.set_num_threads(1)  # as trials run
     for _ in range(2):
@@ -233,7 +236,7 @@ def step_cost(recipe: Recipe) -> tuple[float, float, int]:
         best = min(best, time.perf_counter() - started)
         started = time.perf_counter()
         with torch.no_grad():  # in float32, as every evaluation is
-            model(frontend(inputs, **taken), **select_extras(model, extras)).sum().item()
+            model(frontend(inputs, **taken), **select_extras(model, about.extras)).sum().item()
         forward = min(forward, time.perf_counter() - started)
     torch.set_num_threads(threads)
     size = sum(t.numel() * t.element_size() for t in model.state_dict().values())

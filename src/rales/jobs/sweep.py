@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from rales import parallel, slurm
 from rales.data import make_portable, read_cycles, splits
@@ -240,8 +241,6 @@ def run_trial(
 ) -> Outcome:
     """One trial in this process, on one thread -> its outcome; nothing is raised. `after_epoch` may raise Pruned; of
     systems that train in stages it is not asked."""
-    import torch
-
     started = time.perf_counter()
     torch.set_num_threads(1)  # spinning threads of several trials on the same cores stop each other
     try:
@@ -283,16 +282,12 @@ def on_this_machine(
 
 def visible_gpus() -> list[str]:
     """-> names of the GPUs that this process may use."""
-    import torch
-
     count, allowed = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
     return allowed.split(",")[:count] if allowed else [str(number) for number in range(count)]
 
 
 def at_once(processes: int | None) -> int:
     """-> trials at a time on this machine: as many as asked for, else one on each GPU, else one on each processor."""
-    import torch
-
     return processes or torch.cuda.device_count() or os.cpu_count() or 1
 
 

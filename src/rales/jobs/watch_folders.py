@@ -11,7 +11,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ def answer_arriving(
     """
     told = {name: value for name, value in asdict(decision).items() if name not in ("caution", "label_set")}
     job = {"model": classifier.digest, "cycles": cycles, "quality": quality, "decision": told}
+
     counts, failed = Counter[str](), dict[str, State]()
     with claim_table(out):
         check_job(out, to_jsonable(job))
@@ -71,10 +72,12 @@ def answer_arriving(
         done = read_answered(out)
         if done:
             tell(f"{out}: goes on; {count_noun(len(done), 'recording')} answered before")
-        try:
+
+        with suppress(KeyboardInterrupt):
             for path, state in watch_files([folder.absolute() for folder in folders], wait):
                 if (place := name_place(path)) in done or failed.get(path) == state:
                     continue
+
                 problems = list[str]()
                 tables = [
                     table
@@ -85,6 +88,7 @@ def answer_arriving(
                     failed[path] = state  # it is tried again when it changes
                     tell(problems[0])
                     continue
+
                 if tables:
                     append_rows(out, pd.concat(tables, ignore_index=True))
                 failed.pop(path, None)
@@ -92,8 +96,6 @@ def answer_arriving(
                 rows = sum(map(len, tables))
                 counts += Counter(recordings=1, cycles=rows)
                 tell(f"{one_line(path)}: {count_noun(rows, 'cycle')}")
-        except KeyboardInterrupt:
-            pass
     return {"recordings": counts["recordings"], "cycles": counts["cycles"], "failed": len(failed), "notice": NOTICE}
 
 

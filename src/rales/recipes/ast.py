@@ -74,14 +74,7 @@ from rales.training.losses import patch_mix_contrastive, weighted_cross_entropy,
 from rales.training.recipe import LossContext, Recipe
 
 TRAINING = Training(
-    epochs=50,
-    batch_size=8,
-    micro_batch=0,
-    drop_last=True,
-    lr=5e-5,
-    lr_floor=5e-8,
-    weight_decay=1e-6,
-    interpolate=0.5,
+    epochs=50, batch_size=8, micro_batch=0, drop_last=True, lr=5e-5, lr_floor=5e-8, weight_decay=1e-6, interpolate=0.5
 )
 
 

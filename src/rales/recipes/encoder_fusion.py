@@ -41,16 +41,7 @@ from rales.models.named_encoder import (
     load_published_weights,
     split_encoder_word,
 )
-from rales.settings import (
-    AnyNumber,
-    Bounds,
-    Depth,
-    PaddedWaveform,
-    Positive,
-    SpecAugment,
-    Training,
-    set_defaults,
-)
+from rales.settings import AnyNumber, Bounds, Depth, PaddedWaveform, Positive, SpecAugment, Training, set_defaults
 from rales.training import finetune
 from rales.training.loss_terms import TermSettings, add_loss_term
 from rales.training.losses import weighted_loss

@@ -79,7 +79,7 @@ def recipe(settings: Settings) -> Recipe:
     return Recipe(
         name="lungattn",
         settings=settings,
-        build_frontend=build_frontend,
+        build_frontend=lambda _: nn.Identity(),  # what is prepared is the picture
         build_model=build_model,
         augment=keep_features,
         loss=mixed_loss,
@@ -124,11 +124,6 @@ def wave_to_split(
     wave, native_hz = read_waveform(path, start_s, end_s)
     wave = lungattn_waveform(wave, native_hz, remove_mean=remove_mean)
     return resample_waveform(wave, native_hz, rate_hz or native_hz), rate_hz or native_hz
-
-
-def build_frontend(settings: Settings) -> nn.Module:
-    """-> module that passes the prepared pictures (B, 3, side, side) on."""
-    return nn.Identity()
 
 
 def build_model(settings: Settings) -> LungAttn:

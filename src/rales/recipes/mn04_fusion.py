@@ -37,14 +37,7 @@ from rales.models.classifier import FusionClassifier
 from rales.models.hub import find_checkpoint, sha256_of
 from rales.models.mobilenet import BLOCKS, MobileNet, TwoSpeedEncoder
 from rales.models.pretrained_backbones import mobilenet_tensors
-from rales.settings import (
-    Bounds,
-    Depth,
-    PaddedWaveform,
-    SpecAugment,
-    Training,
-    set_defaults,
-)
+from rales.settings import Bounds, Depth, PaddedWaveform, SpecAugment, Training, set_defaults
 from rales.training import finetune
 from rales.training.loss_terms import TermSettings, add_loss_term
 from rales.training.losses import weighted_loss

@@ -50,14 +50,7 @@ from rales.models.heads import BackboneWithHead, CoTuning
 from rales.models.pretrained_backbones import resnet_tensors
 from rales.models.resnet import ResNet
 from rales.models.stochnorm import StochNorm2d
-from rales.settings import (
-    BackboneSettings,
-    Fidelity,
-    Training,
-    Waveform,
-    require_classes,
-    set_defaults,
-)
+from rales.settings import BackboneSettings, Fidelity, Training, Waveform, require_classes, set_defaults
 from rales.training import finetune
 from rales.training.loss_terms import TermSettings, add_loss_term
 from rales.training.losses import category_relationship, co_tuning, weighted_cross_entropy, weighted_loss
@@ -66,7 +59,6 @@ from rales.training.recipe import LossContext, Recipe
 COPIES = 2  # of every train cycle with a wheeze
 BAND_LIMITS_HZ = {"Litt3200": 2000.0}  # recorded at 4 kHz; the others up to 8 kHz and more
 FFT_SAMPLES = 1024
-Spectra = NDArray[np.float32]
 TRAINING = Training(
     epochs=60,
     batch_size=48,
@@ -121,11 +113,7 @@ class CoTuningSettings(Settings):
 def cotuning(settings: CoTuningSettings) -> Recipe:
     """-> co-tuning; with norm="stochastic" both methods."""
     return replace(
-        make_system(settings),
-        name="nguyen_cotuning",
-        build_model=build_cotuning,
-        loss=cotuning_loss,
-        fit=fit_both,
+        make_system(settings), name="nguyen_cotuning", build_model=build_cotuning, loss=cotuning_loss, fit=fit_both
     )
 
 

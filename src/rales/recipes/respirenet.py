@@ -55,15 +55,7 @@ from rales.data.waveform_cache import Preparation, read_row_segments
 from rales.models.heads import BackboneWithHead, build_respirenet_head
 from rales.models.pretrained_backbones import resnet_tensors
 from rales.models.resnet import ResNet
-from rales.settings import (
-    BackboneSettings,
-    Fidelity,
-    Split,
-    Training,
-    Waveform,
-    require_classes,
-    set_defaults,
-)
+from rales.settings import BackboneSettings, Fidelity, Split, Training, Waveform, require_classes, set_defaults
 from rales.training import finetune, multistage
 from rales.training.recipe import LossContext, Recipe
 

@@ -52,13 +52,7 @@ from rales.data.waveform_cache import Preparation, read_row_segments
 from rales.models.heads import BackboneWithHead
 from rales.models.pretrained_backbones import resnest_tensors
 from rales.models.resnest import ResNeSt
-from rales.settings import (
-    BackboneSettings,
-    Training,
-    Waveform,
-    require_classes,
-    set_defaults,
-)
+from rales.settings import BackboneSettings, Training, Waveform, require_classes, set_defaults
 from rales.training import finetune
 from rales.training.loss_terms import TermSettings, add_loss_term
 from rales.training.losses import weighted_loss

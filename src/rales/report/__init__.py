@@ -16,13 +16,7 @@ from rales.report.literature import TABLE1, TABLE2, paper_rows
 from rales.report.load_runs import UnusedFolder, read_runs
 from rales.report.pool_folds import pool_complete_folds
 from rales.report.protocols import PROTOCOLS
-from rales.report.sections import (
-    build_sections,
-    comparability_warnings,
-    describe_classes,
-    lead_blocks,
-    left_out_blocks,
-)
+from rales.report.sections import build_sections, comparability_warnings, describe_classes, lead_blocks, left_out_blocks
 from rales.report.systems import System, group_by_label_set, group_into_systems, ranking_figure
 from rales.report.worst_cycles import locate_recordings
 

@@ -224,9 +224,7 @@ def read_predictions(path: Path, cycles: int | None, label_set: LabelSet) -> pd.
         raise ValueError(f"predictions.csv: {error}") from error
     # A recording without a known patient is its own patient.
     return table.assign(
-        patient=table["patient"].fillna(table["recording"]),
-        true=numbers["true_label"],
-        predicted=numbers["label"],
+        patient=table["patient"].fillna(table["recording"]), true=numbers["true_label"], predicted=numbers["label"]
     )
 
 

@@ -95,6 +95,8 @@ def build_sections(
     caption1, caption2 = "Table 1: masking ratio r of the pre-training", "Table 2: fused layers and earlier systems"
     papers = [comparison.paper_table(caption1, table1, whole), comparison.paper_table(caption2, table2, whole)]
     choices = [tables.selection_table(systems), tables.protocols_table(systems), tables.oracle_gaps_table(systems)]
+
+    # In the order of the page; a block that is None, and a section of nothing else, is left out
     blocks: dict[tuple[str, str], Sequence[Block | None]] = {
         ("scores", "Scores"): [
             *(tables.main_table(systems), plots.plot_sp_se(systems), tables.further_metrics_table(systems)),
@@ -102,7 +104,7 @@ def build_sections(
             challenge_table(systems),
         ],
         ("comparison", "Differences on the same cycles"): [
-            *(tables.comparisons_table(systems), tables.seeds_table(systems)),
+            *(tables.comparisons_table(systems), tables.seeds_table(systems))
         ],
         ("groups", "Patients, devices and locations"): [
             tables.patients_table(systems[0]),
@@ -113,7 +115,7 @@ def build_sections(
         ("selection", "How the epoch is chosen"): choices,
         ("leaks", "Patients on both sides of the split"): [tables.leak_free_table(systems)],
         ("layers", "Layer weights (Figure 3 of the paper)"): [
-            *(plots.plot_layer_weights(systems), plots.plot_weight_trajectories(systems)),
+            *(plots.plot_layer_weights(systems), plots.plot_weight_trajectories(systems))
         ],
         ("paper", "Tables 1 and 2 of the paper"): papers if of_icbhi else [],
         ("fidelity", "Published settings"): [comparison.fidelity_table(systems)],
@@ -123,6 +125,7 @@ def build_sections(
             *record_blocks(systems, left_out),
         ],
     }
+
     sections = [Section(*head, [block for block in found if block]) for head, found in blocks.items()]
     return [section for section in sections if section.blocks]
 

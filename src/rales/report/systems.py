@@ -14,14 +14,7 @@ from numpy.typing import NDArray
 from rales.data import splits
 from rales.evaluation import bootstrap, calibration, metrics
 from rales.labels import LabelSet
-from rales.report.load_runs import (
-    CANNOT_CHANGE_A_SYSTEM,
-    WATCHED,
-    Run,
-    selected_epoch,
-    strict_scores,
-    system_identity,
-)
+from rales.report.load_runs import CANNOT_CHANGE_A_SYSTEM, WATCHED, Run, selected_epoch, strict_scores, system_identity
 
 CYCLE = ["recording", "cycle", "true"]
 

@@ -168,6 +168,7 @@ def further_metrics_table(systems: list[System]) -> Table:
             "AUROC and AP (average precision) say how well cycles with that sound rank before those without; a blind "
             "guess has AUROC 0.5 and for AP the share of such cycles."
         )
+
     rows = [
         [
             s.name,
@@ -176,14 +177,13 @@ def further_metrics_table(systems: list[System]) -> Table:
         ]
         for s in systems
     ]
+
+    # Calling everything normal finds one class of so many, or of independent ones none
     macro = "0.00" if label_set.independent else f"{100 / len(label_set):.2f}"
     many = {2: "two", 5: "five"}[len(fractions) + 1]
     return Table(
         "What the Score hides",
-        [
-            *("System", "Two-class Se", "Two-class Score", "Macro recall", "Score, tuned"),
-            *(*fractions.values(), "ECE"),
-        ],
+        [*("System", "Two-class Se", "Two-class Score", "Macro recall", "Score, tuned"), *(*fractions.values(), "ECE")],
         [*rows, [all_normal(systems), "0.00", "50.00", macro, "50.00", *blind, "–"]],
         note="Two-class: any abnormal answer to an abnormal cycle is right. Tuned: with the threshold for "
         f"“{label_set.normal}” that suits the validation patients best, where a run has some. {explained} ECE is the "

@@ -214,6 +214,8 @@ def write_project(service: "Service", session: Row, out: Path) -> None:
             if sound is None or service.missing_sound(row):
                 left_out.append(f"{title}: {service.missing_sound(row)}")
                 continue
+
+            # Two recordings may share a name, and some systems tell no case apart
             stem, number = cycle_edits.safe_path(title), 2
             name = stem
             while name.lower() in names:
@@ -222,6 +224,7 @@ def write_project(service: "Service", session: Row, out: Path) -> None:
             came = row["linked"] or (row["path"] if sound.name not in SOUND else "")
             file = name + (Path(came).suffix if has_suffix(came) else ".wav")
             archive.write(sound, file)
+
             history[file] = [
                 {"reader": who["reader"], "round": who["round"], **each}
                 for who in [{"reader": "", "round": 1}, *service.store.list_readers(row["id"])]
@@ -230,11 +233,13 @@ def write_project(service: "Service", session: Row, out: Path) -> None:
             if row["events"]:
                 marked = event_marks.marked_of(row)._replace(file=Path(file).name)
                 archive.writestr(f"{name}_events.aoef.json", format_events(marked, "aoef"))
+
             usable = [line for line in service.lines(row) if not line["unusable"]]
             table = cycle_edits.make_cycle_table({**row, "name": name, "path": file}, usable, service.label_set)
             if len(table):
                 tables.append(table)
             facts.append({"path": file, **{part: row[part] for part in LONGEST_FACTS}})
+
         if tables:
             archive.writestr("manifest.csv", format_csv(pd.concat(tables, ignore_index=True)))
         if facts:

@@ -7,16 +7,7 @@ as JSON must be of just the described type: no "1" for a number, no 0 for false.
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, WithJsonSchema, model_validator
 
 from rales.evaluation.predictions import NOTICE
 from rales.labels import LabelSet

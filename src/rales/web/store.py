@@ -588,18 +588,20 @@ class Store:
             last = last or db.execute(first, (not who.reader, recording)).fetchone()
             if last is None:
                 raise sqlite3.IntegrityError("the recording has been removed")
+
+            # A page that has not heard an answer sends the same again, from a revision that is no longer the last
             marked = last["events"] if events is None else json.dumps(events)
             if base is not None and base != last["revision"]:
                 if (last["cycles"], last["events"]) != (text, marked):
                     raise RevisionConflict(last["revision"])
                 return {"revision": last["revision"], "saved": last["saved"]}
+
             revision, saved = last["revision"] + 1, time.time()
             values = (recording, *who, revision, saved, text, marked)
             columns = "recording, reader, round, revision, saved, cycles, events"
             db.execute(f"INSERT INTO annotations ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", values)
             db.execute(
-                f"DELETE FROM annotations WHERE {OF_READER} AND revision <= ?",
-                (recording, *who, revision - REVISIONS),
+                f"DELETE FROM annotations WHERE {OF_READER} AND revision <= ?", (recording, *who, revision - REVISIONS)
             )
         self.changes.add(recording)
         return {"revision": revision, "saved": saved}
