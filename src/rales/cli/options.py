@@ -15,6 +15,8 @@ from rales.files.csv_cells import make_encodable
 if TYPE_CHECKING:
     from rales.labels import LabelSet
 
+Out = Annotated[Path, Parameter(alias="-o")]
+OutOrNone = Annotated[Path | None, Parameter(alias="-o")]
 JsonFlag = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON document on stdout.")]
 SetWords = Annotated[
     tuple[str, ...],
