@@ -167,7 +167,7 @@ def page_seconds(url: str, door: str, known: dict[str, str], sound: Path) -> flo
             page.wait_for_selector("html[data-ready=yes]")
             began = time.perf_counter()
             page.set_input_files("#files", sound)
-            page.wait_for_selector("#rows .bars dl")
+            page.wait_for_selector("#rows .answer", state="attached")
             page.wait_for_function("() => document.querySelector('#clock').textContent.endsWith('/ 1:30.0')")
             took.append(time.perf_counter() - began)
             page.context.close()
@@ -181,13 +181,13 @@ def pictures(url: str, folder: Path, recordings: list[Path]) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     looks: dict[str, dict[str, Any]] = {
-        "web-light": {"viewport": {"width": 1360, "height": 1080}, "color_scheme": "light"},
-        "web-dark": {"viewport": {"width": 1360, "height": 1080}, "color_scheme": "dark"},
+        "web-light": {"viewport": {"width": 1440, "height": 900}, "color_scheme": "light"},
+        "web-dark": {"viewport": {"width": 1440, "height": 900}, "color_scheme": "dark"},
         "web-phone": {"viewport": {"width": 390, "height": 1400}, "color_scheme": "light", "is_mobile": True},
     }
 
     def ready(page: Page) -> None:
-        page.wait_for_selector("#rows .bars dl")
+        page.wait_for_selector("#rows .answer", state="attached")
         page.wait_for_function("() => !document.querySelector('#clock').textContent.endsWith('/ 0:00.0')")
         page.wait_for_function("() => !document.querySelector('#count').textContent.includes('wait')")
         page.wait_for_timeout(800)

@@ -76,7 +76,8 @@ def main(words: list[str] | None = None) -> None:
         sys.stdout.flush()  # now, since a reader that has left cannot be caught at the interpreter's end
         sys.exit(code)
     except CycloptsError as error:
-        exit_with_sentence(f"{error}".strip() + " (see rales --help)", 2)
+        known = [word for word in words[:1] if word in [*app]]
+        exit_with_sentence(f"{f'{error}'.strip()} (see {' '.join(['rales', *known])} --help)", 2)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next one ends what is left at once, and without a word
         goes_on = any(word in GO_ON for word in words[:1]) or any(word.startswith("--manifest") for word in words)
