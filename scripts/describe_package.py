@@ -1,4 +1,4 @@
-"""The README as the package's description on an index such as PyPI, where links to files of the repository lead nowhere.
+"""The README as the package's description on PyPI, where links to files of the repository would lead nowhere.
 
 hatchling calls it when it builds (pyproject.toml). The repository's address is `Source` of project.urls.
 """

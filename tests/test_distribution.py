@@ -73,7 +73,8 @@ def test_the_image_takes_what_is_there() -> None:
     _, *asked = (REPOSITORY / ".dockerignore").read_text().splitlines()
     sent = [line.removeprefix("!") for line in asked if line.startswith("!")]
     assert all((REPOSITORY / name).exists() for name in sent)
-    needed = ["pyproject.toml", "src", PROJECT["readme"], *PROJECT["license-files"]]
+    hook = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]["hooks"]["custom"]
+    needed = ["pyproject.toml", "src", "README.md", hook["path"], *PROJECT["license-files"]]
     copied = [words.split()[0] for kind, words in INSTRUCTIONS if kind == "COPY" and words[0] not in "-."]
     for name in needed + copied:
         assert any(fnmatch.fnmatch(name, one) or name.startswith(f"{one}/") for one in sent), f"{name} is not sent"

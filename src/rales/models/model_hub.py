@@ -74,9 +74,7 @@ def fetch_model(word: str) -> Path:
     address = hub_address()
     try:
         kept = not is_within_reach(address)
-        return Path(
-            hf_hub_download(repository, CHECKPOINT, revision=revision, endpoint=address, local_files_only=kept)
-        )
+        return Path(hf_hub_download(repository, CHECKPOINT, revision=revision, endpoint=address, local_files_only=kept))
     except RepositoryNotFoundError:
         sentence = "there is no such model, or it is private and HF_TOKEN does not open it"
     except RevisionNotFoundError:
