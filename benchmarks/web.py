@@ -177,20 +177,16 @@ def page_seconds(url: str, door: str, known: dict[str, str], sound: Path) -> flo
 
 def pictures(url: str, folder: Path, recordings: list[Path]) -> None:
     """The page in light, dark and on a telephone."""
-    from playwright.sync_api import Page, sync_playwright
+    from playwright.sync_api import sync_playwright
 
     folder.mkdir(parents=True, exist_ok=True)
+    wide = {"width": 1440, "height": 900}
     looks: dict[str, dict[str, Any]] = {
-        "web-light": {"viewport": {"width": 1360, "height": 1080}, "color_scheme": "light"},
-        "web-dark": {"viewport": {"width": 1360, "height": 1080}, "color_scheme": "dark"},
-        "web-phone": {"viewport": {"width": 390, "height": 1400}, "color_scheme": "light", "is_mobile": True},
+        "web-light": {"viewport": wide, "color_scheme": "light"},
+        "web-dark": {"viewport": wide, "color_scheme": "dark"},
+        "web-phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark", "is_mobile": True},
     }
-
-    def ready(page: Page) -> None:
-        page.wait_for_selector("#rows .answer", state="attached")  # the table may be folded
-        page.wait_for_function("() => !document.querySelector('#clock').textContent.endsWith('/ 0:00.0')")
-        page.wait_for_function("() => !document.querySelector('#count').textContent.includes('wait')")
-        page.wait_for_timeout(800)
+    count = sum(file.suffix == ".wav" for file in recordings)
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
@@ -200,13 +196,28 @@ def pictures(url: str, folder: Path, recordings: list[Path]) -> None:
             page.wait_for_selector("html[data-ready=yes]")
             if number == 0:
                 page.set_input_files("#files", recordings)
-            ready(page)
+            answered = "document.querySelector('#list').textContent.split('unsure').length"
+            page.wait_for_function(f"() => {answered} > {count}", timeout=300_000)
+            show_cycle(page, is_mobile=name == "web-phone")
             if name == "web-dark":
-                page.locator("#explain").check()
-                page.wait_for_function("() => document.querySelector('#why').textContent.startsWith('Tinted')")
+                page.keyboard.press("v")
+            page.wait_for_timeout(2500)
             page.screenshot(path=folder / f"{name}.png")
             page.context.close()
         browser.close()
+
+
+def show_cycle(page: Any, *, is_mobile: bool) -> None:
+    """The page with recordings -> with the fourth cycle of the sixth of them, some seconds wide."""
+    if is_mobile:
+        page.locator("#screen-queue").click()
+    page.locator("#list li").nth(5).click()
+    page.wait_for_selector("#rows .answer", state="attached")
+    if is_mobile:
+        page.locator("#screen-picture").click()
+    page.locator("#you .block").nth(3).click()
+    page.locator("#zoom").fill("30")
+    page.locator("#zoom").blur()
 
 
 def chromium() -> str:

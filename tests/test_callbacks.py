@@ -12,7 +12,7 @@ from rales.data import read_cycles
 from rales.errors import UsageError
 from rales.training import finetune, run_folder
 from rales.training.callbacks import Watchers, make_callbacks
-from rales.training.trackers import TRACKERS, last_epoch
+from rales.training.trackers import TRACKERS, MlflowCallback, last_epoch
 from tests import tiny
 
 WORDS = ("train.epochs=2", "train.batch_size=32", "train.micro_batch=0")
@@ -184,7 +184,10 @@ def test_a_tracker_holds_what_it_was_told(name: str, tmp_path: Path, monkeypatch
     (tmp_path / "run" / "config.json").write_text("{}")
     watchers = Watchers(make_callbacks([name]))
     watchers.start_run(tmp_path / "run", RECORD)
-    for lines in EPOCHS:
+    for number, lines in enumerate(EPOCHS):
+        if name == "mlflow" and number:  # as after an interruption: it is the same run that goes on
+            watchers = Watchers(make_callbacks([name]))
+            watchers.start_run(tmp_path / "run", RECORD)
         watchers.end_epoch(lines)
     assert watchers.callbacks  # none has failed
     watchers.end_run({"score": 0.75, "confusion": [[1]]})
@@ -196,6 +199,19 @@ def test_a_tracker_holds_what_it_was_told(name: str, tmp_path: Path, monkeypatch
     assert "train.lr" in settings
     assert "a,b" in settings
     assert str(tmp_path / "run") in settings
+
+
+def test_runs_of_mlflow_that_begin_at_once_share_an_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow", reason='mlflow is not here: pip install "rales[mlflow]"')
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    callback, client = MlflowCallback(), MlflowClient(str(tmp_path / "mlruns"))
+    callback.client, look, unseen = client, client.get_experiment_by_name, [None]
+    made = client.create_experiment("rales")  # by another, between the look and the making
+    monkeypatch.setattr(client, "get_experiment_by_name", lambda name: unseen.pop() if unseen else look(name))
+    assert callback._find_experiment("rales") == made
+    assert unseen == []
 
 
 def test_trackers_are_offline_unless_their_variables_say_otherwise() -> None:

@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import build_release
+import describe_package
 import rales
 from tests.conftest import REPOSITORY
 from tests.test_readme import parse
@@ -72,7 +73,8 @@ def test_the_image_takes_what_is_there() -> None:
     _, *asked = (REPOSITORY / ".dockerignore").read_text().splitlines()
     sent = [line.removeprefix("!") for line in asked if line.startswith("!")]
     assert all((REPOSITORY / name).exists() for name in sent)
-    needed = ["pyproject.toml", "src", PROJECT["readme"], *PROJECT["license-files"]]
+    hook = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]["hooks"]["custom"]
+    needed = ["pyproject.toml", "src", "README.md", hook["path"], *PROJECT["license-files"]]
     copied = [words.split()[0] for kind, words in INSTRUCTIONS if kind == "COPY" and words[0] not in "-."]
     for name in needed + copied:
         assert any(fnmatch.fnmatch(name, one) or name.startswith(f"{one}/") for one in sent), f"{name} is not sent"
@@ -91,6 +93,17 @@ def test_python_versions_are_named_alike() -> None:
     assert minor == ["3.11", "3.12", "3.13", "3.14"]
     assert all(SpecifierSet(PROJECT["requires-python"]).contains(one) for one in minor)
     assert f"Python {minor[0]} to {minor[-1]}" in (REPOSITORY / "docs" / "install.md").read_text()
+
+
+def test_the_description_on_an_index_links_to_the_repository_alone() -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    absolute = describe_package.make_links_absolute(readme, "https://example.org/rales")
+    assert "(https://example.org/rales/raw/HEAD/docs/images/web-light.png)" in absolute
+    assert "[first tour](https://example.org/rales/blob/HEAD/docs/first-tour.md)" in absolute
+    assert not re.search(r"\]\((?!https?:)", absolute)
+    unpublished = describe_package.make_links_absolute(readme, "")
+    assert "| first tour |" in unpublished
+    assert "](" not in unpublished
 
 
 def test_builds_that_differ_are_no_release(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -136,6 +136,21 @@ def test_a_model_goes_to_the_hub_and_comes_back(hub: Hub, model: Predictor) -> N
         rales.load("hf://anna/cat")
 
 
+def test_a_hub_out_of_reach_is_told_at_once_and_what_was_fetched_is_taken(
+    hub: Hub, model: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = model.push_to_hub(NAME)
+    rales.load(address, device="cpu")
+    hub.shutdown()
+    hub.server_close()
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("it asks again"))
+    assert rales.load(address, device="cpu").digest == model.digest
+    with pytest.raises(FileNotFoundError, match="hf://anna/other: it was not fetched before, and the hub is out of"):
+        rales.load("hf://anna/other")
+    with pytest.raises(ConnectionError, match=r"no connection to .*nothing was put there"):
+        model.push_to_hub(NAME)
+
+
 def test_a_public_repository_takes_no_private_model(hub: Hub, model: Predictor) -> None:
     hub.files[NAME] = {}
     with pytest.raises(UsageError, match="on the hub already and not private, so nothing was put there"):

@@ -197,8 +197,12 @@ def test_samples_are_answered_as_a_file_of_them(place: Path, model: Predictor) -
 
 
 def test_samples_without_a_rate_and_files_with_one_are_refused(place: Path, model: Predictor) -> None:
-    with pytest.raises(UsageError, match=r"samples of shape \(8,\) at sample_rate=None: expected"):
+    with pytest.raises(UsageError, match="samples without their rate: say sample_rate="):
         rales.predict(np.zeros(8), model)
+    with pytest.raises(UsageError, match=r"samples reach 3,276\.7: expected -1 to 1"):
+        rales.predict(np.array([0.5, 3276.7]), model, sample_rate=4000)
+    with pytest.raises(UsageError, match=r"bytes: expected a path, .* io.BytesIO"):
+        rales.predict(b"RIFF", model)
     with pytest.raises(UsageError, match="a file says its own rate"):
         rales.predict(place / "data", model, sample_rate=4000)
     with pytest.raises(UsageError, match="expected waveform"):

@@ -153,10 +153,10 @@ def own_recordings() -> None:
 
 def test_the_first_answer_is_the_printed_one(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (line,), (program,) = blocks("sh", README), blocks("python", README)
-    printed, from_python = re.findall(r"^```\n( *recording.*?)^```", README, re.M | re.S)
+    (printed,) = re.findall(r"^```\n(recording.*?)^```", README, re.M | re.S)
     same_table(run(line.strip(), capsys), printed)
     exec(compile(program, "README.md", "exec"), {})
-    same_table(capsys.readouterr().out, from_python)
+    assert f"```\n{capsys.readouterr().out}```" in README
     (program,) = blocks("python", (REPOSITORY / "docs" / "python.md").read_text())
     exec(compile(program, "docs/python.md", "exec"), {})
     assert "<Rales model rales: m2d_fusion; " in capsys.readouterr().out

@@ -5,12 +5,14 @@ to stdout; everything else a person reads goes to stderr.
 """
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
+from inspect import getdoc
 from typing import Any
 
-from cyclopts import App, CycloptsError, Group, UnknownOptionError
+from cyclopts import App, CycloptsError, Group, Parameter, UnknownOptionError
 
 from rales import __version__
 from rales.cli import agreement, data, export, predict, serve, studies, train
@@ -23,6 +25,7 @@ app = App(
     "\n\nExample: rales predict recording.wav (every command has --help with one)",
     version=__version__,
     help_format="plaintext",
+    default_parameter=Parameter(show_default=lambda value: None if value is False or value == () else value),
     suppress_keyboard_interrupt=False,
 )
 WORDS: dict[str, tuple[Callable[..., object], ...]] = {
@@ -34,9 +37,19 @@ WORDS: dict[str, tuple[Callable[..., object], ...]] = {
         *(studies.layers, studies.suspect, agreement.agreement, export.bench),
     ),
 }
+
+
+def join_lines(text: str) -> str:
+    """Docstring -> the same with a line for each paragraph, since `--help` keeps the line breaks of the source."""
+    about, mark, parameters = text.partition("\n\nParameters\n----------\n")
+    joined = re.sub(r"(?m)^    .+(?:\n    .+)+", lambda found: "    " + " ".join(found[0].split()), parameters)
+    return re.sub(r"(?<=\S)\n(?=\S)", " ", about) + mark + joined
+
+
 for title, words in WORDS.items():
     group = Group.create_ordered(title)
     for word in words:
+        word.__doc__ = join_lines(getdoc(word) or "")
         app.command(word, group=group, sort_key=words.index(word))
 app.register_install_completion_command(help="Complete commands and options in this shell (bash, zsh, fish).")
 app["--help"].group = app["--install-completion"].group = app["--version"].group = Group.create_ordered("Options")
@@ -63,7 +76,8 @@ def main(words: list[str] | None = None) -> None:
         sys.stdout.flush()  # now, since a reader that has left cannot be caught at the interpreter's end
         sys.exit(code)
     except CycloptsError as error:
-        exit_with_sentence(f"{error}".strip() + " (see rales --help)", 2)
+        known = [word for word in words[:1] if word in [*app]]
+        exit_with_sentence(f"{f'{error}'.strip()} (see {' '.join(['rales', *known])} --help)", 2)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next one ends what is left at once, and without a word
         goes_on = any(word in GO_ON for word in words[:1]) or any(word.startswith("--manifest") for word in words)

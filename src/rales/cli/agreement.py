@@ -1,12 +1,11 @@
 """The command `rales agreement`."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from rales.cli.console import print_messages_once, print_result
-from rales.cli.options import Classes, Independent, JsonFlag, SkipFlag, read_label_set
+from rales.cli.options import Classes, Independent, JsonFlag, OutOrNone, SkipFlag, read_label_set
 from rales.cli.result_lines import NOT_A_DIAGNOSIS, format_number, format_table
 from rales.errors import count_noun
 
@@ -17,15 +16,17 @@ def agreement(
     *sources: Annotated[str, Parameter(required=True)],
     names: Annotated[tuple[str, ...], Parameter(name="--name", negative="")] = (),
     least_overlap: float = 0.5,
-    out: Path | None = None,
+    out: OutOrNone = None,
     classes: Classes = None,
     independent: Independent = False,
     seed: int = 0,
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
 ) -> None:
-    """How far readers agree: Cohen's kappa of every pair, Fleiss' kappa and Krippendorff's alpha of all, with intervals
-    by patient, for the classes and for each finding; and the list of the cycles that they call differently.
+    """Measure how far readers agree, and list the cycles that they call differently.
+
+    Cohen's kappa of every pair, Fleiss' kappa and Krippendorff's alpha of all, with intervals by patient, for the
+    classes and for each finding.
 
     Cycles are matched by recording and overlap, and what was not matched is said. Of tables that say which labels a
     person has confirmed, only these count.

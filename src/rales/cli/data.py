@@ -32,7 +32,7 @@ def synth(
     processes: Processes = None,
     json: JsonFlag = False,
 ) -> None:
-    """Write a synthetic folder in ICBHI layout: breath sounds, crackles and wheezes from a physical simulator.
+    """Make up recordings to try things with: simulated breath sounds, crackles and wheezes in ICBHI layout.
 
     Example: rales synth synthetic --recordings 40 --seed 1
 
@@ -61,8 +61,10 @@ def synth(
 
 
 def data(name: str | None = None, folder: Path | None = None, /, *, json: JsonFlag = False) -> int:
-    """List public databases of respiratory sounds: size, licence, where to get them, how to cite them; or hold a
-    downloaded one against what its publishers state. Nothing is downloaded.
+    """List public databases of respiratory sounds: size, licence, where to get and how to cite them.
+
+    With the name of one and the folder you downloaded it to, compare that with what its publishers state. Nothing is
+    downloaded.
 
     Example: rales data ICBHI ICBHI_final_database
 
@@ -83,8 +85,9 @@ def data(name: str | None = None, folder: Path | None = None, /, *, json: JsonFl
 
 
 def doctor(*, device: Device = None, json: JsonFlag = False) -> int:
-    """Look at this installation: versions, extras, devices, folders, and whether the package's model answers a known
-    sound as it should. Exit code 1 if something keeps Rales from working.
+    """Check this installation: versions, extras, devices, folders, and the model's answers to a known sound.
+
+    Exit code 1 if something keeps Rales from working.
 
     Example: rales doctor --device cpu
     """

@@ -7,25 +7,25 @@ from cyclopts import Parameter
 
 from rales.cli import result_lines
 from rales.cli.console import print_message, print_result
-from rales.cli.options import JsonFlag, SkipFlag
+from rales.cli.options import JsonFlag, Out, SkipFlag
 
 
 def export(
     run: str,
     /,
     *,
-    out: Path,
+    out: Out,
     to: Annotated[str | None, Parameter(name=["--to", "--format"])] = None,
     precision: Literal["float32", "bf16", "int8"] = "float32",
     data: Path | None = None,
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
 ) -> None:
-    """One artefact from waveform to probabilities: input `wave` (clips, samples), output `probabilities` (clips,
-    classes).
+    """Write a model as one file from waveform to probabilities (ONNX, OpenVINO) that needs no PyTorch.
 
-    It holds the front-end, the network and the answers it was made with, which are checked when it is made and when it
-    is opened. `rales predict --model` takes it. Not a diagnosis.
+    Input `wave` (clips, samples), output `probabilities` (clips, classes). The file holds the front-end, the
+    network and the answers it was made with, which are checked when it is made and when it is opened. `rales
+    predict --model` takes it. Not a diagnosis.
 
     Example: rales export runs/m2d --to openvino --precision int8 --data ICBHI_final_database --out m2d-int8.xml
 
@@ -72,7 +72,7 @@ def bench(
     rounds: int = 5,
     json: JsonFlag = False,
 ) -> None:
-    """How fast this machine computes a model by every path it has, beside the peak of its matrix products.
+    """Measure how fast this machine computes a model by every path it has, beside the peak of its matrix products.
 
     Every installed engine takes part; making the int8 graphs of the largest size takes minutes.
 

@@ -16,6 +16,10 @@ from rales.files.csv_cells import make_encodable
 if TYPE_CHECKING:
     from rales.labels import LabelSet
 
+Out = Annotated[Path, Parameter(alias="-o")]
+OutOrNone = Annotated[Path | None, Parameter(alias="-o")]
+PlaceOrNone = Annotated[str | None, Parameter(alias="-o")]
+"""A path, or an address in an object store."""
 JsonFlag = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON document on stdout.")]
 SetWords = Annotated[
     tuple[str, ...],

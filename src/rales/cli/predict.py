@@ -20,6 +20,9 @@ from rales.cli.options import (
     Form,
     Gate,
     JsonFlag,
+    Out,
+    OutOrNone,
+    PlaceOrNone,
     Processes,
     Recordings,
     Run,
@@ -41,7 +44,7 @@ MOST_NOTES = 20
 def predict(
     *paths: Recordings,
     model: Run = None,
-    out: str | None = None,
+    out: PlaceOrNone = None,
     format: Form | None = None,
     status: Path | None = None,
     summary: Path | None = None,
@@ -62,14 +65,16 @@ def predict(
     device: Device = None,
     json: JsonFlag = False,
 ) -> int:
-    """Classify the breathing cycles of recordings, also of those that a table (CSV, Parquet, JSON) or
-    FILE.py:READER:PATH names, or of the one on standard input (-). Cycles come from the recording's annotation, else
-    breaths are found in the sound, else consecutive windows are taken. Not a diagnosis.
+    """Say of each breathing cycle of recordings whether it holds crackles, wheezes, both or neither.
+
+    Cycles come from the recording's annotation, else breaths are found in the sound, else consecutive windows are
+    taken. A table (CSV, Parquet, JSON) or FILE.py:READER:PATH may name the recordings; - is the one on standard input.
+    Not a diagnosis.
 
     A recording without a sound to judge (silence, steady noise, a voice, no stethoscope) gets no class but the reason.
     Exit code 1 if a recording could not be read; the others are unaffected.
 
-    Example: rales predict 101_1b1_Al_sc_Meditron.wav --model runs/m2d --out cycles.csv
+    Example: rales predict recording.wav --out cycles.csv
 
     Parameters
     ----------
@@ -410,7 +415,7 @@ def print_problems(problems: list[str], notice: str = "") -> int:
 
 def segments(
     *paths: Recordings,
-    out: Path,
+    out: Out,
     model: Run = None,
     per_class: int = 0,
     min_confidence: float = 0.0,
@@ -420,8 +425,10 @@ def segments(
     device: Device = None,
     json: JsonFlag = False,
 ) -> int:
-    """Cut what the model found out of recordings: a clip per event in a folder per class, to listen to, delete or label
-    anew. Not a diagnosis. Exit code 1 if nothing was cut or a recording could not be read.
+    """Cut what the model found out of recordings, as clips to listen to: a folder per class.
+
+    Clips can be deleted or moved to another folder, which labels them anew. Not a diagnosis. Exit code 1 if nothing
+    was cut or a recording could not be read.
 
     Example: rales segments visit1 --out clips --per-class 20
 
@@ -460,7 +467,7 @@ def segments(
 
 def embed(
     *paths: Recordings,
-    out: Path,
+    out: Out,
     model: Run = None,
     layer: int | Literal["fused"] = "fused",
     per: Literal["cycle", "recording"] = "cycle",
@@ -469,7 +476,7 @@ def embed(
     quality: Gate = "on",
     json: JsonFlag = False,
 ) -> int:
-    """One vector per breathing cycle or recording, for search, clustering or an own classifier.
+    """Write one vector per breathing cycle or recording, for search, clustering or a classifier of your own.
 
     Cycles whose sound cannot be judged are left out and told.
     Exit code 1 if a recording could not be read; the others are unaffected.
@@ -528,7 +535,7 @@ def search(
     model: Run = None,
     json: JsonFlag = False,
 ) -> None:
-    """Cycles (or recordings) of an embedding file that sound most like one cycle or recording to the model.
+    """Find the cycles (or recordings) of an embedding file that sound most like a given one to the model.
 
     The index is kept beside the file (FILE.usearch). A query that is in the file needs no model; any other is embedded
     with --model, which must be the one that made the file.
@@ -562,12 +569,13 @@ def explain(
     quality: Gate = "on",
     model: Run = None,
     target: str | None = None,
-    out: Path | None = None,
+    out: OutOrNone = None,
     device: Device = None,
     json: JsonFlag = False,
 ) -> None:
-    """Which patches of time and frequency moved the decision on one cycle: what each added to the log-odds of a class.
-    Not a diagnosis.
+    """Show which patches of time and frequency moved the decision on one cycle.
+
+    What each patch added to the log-odds of a class, as a picture or a table. Not a diagnosis.
 
     Example: rales explain 101_1b1_Al_sc_Meditron.wav --cycle 3 --model runs/m2d --out why.png
 

@@ -755,7 +755,7 @@ def doctor_lines(found: dict[str, Any]) -> list[str]:
     lines = [
         f"system: {found['system']}",
         f"versions: {versions}",
-        f"extras: {', '.join(there) or 'none'}; not here: {', '.join(lacking) or 'none'}",
+        f"extras: {', '.join(there) or 'none'}; not installed: {', '.join(lacking) or 'none'}",
         *(f"device: {device}" for device in found["devices"]),
         *(
             f"{name}: {place['path']} ({place['free_bytes'] / 10**9:.1f} GB free)"

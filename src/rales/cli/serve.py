@@ -42,7 +42,7 @@ def serve(
     allow_host: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     show: Annotated[bool, Parameter(name="--open", negative="")] = False,
 ) -> None:
-    """The local web page: drop recordings, look, listen, correct the cycles, save them in ICBHI format.
+    """Open the local web page: drop recordings, look, listen, correct the cycles, save them in ICBHI format.
 
     Not a diagnosis. Nothing leaves this machine. The address that is printed lets its visitor in. Ctrl-C ends it.
 

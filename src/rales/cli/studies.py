@@ -18,6 +18,7 @@ from rales.cli.options import (
     From,
     Independent,
     JsonFlag,
+    Out,
     Part,
     Processes,
     Select,
@@ -38,7 +39,7 @@ def sweep(
     /,
     *,
     data: Data,
-    out: Path,
+    out: Out,
     grid: Annotated[tuple[str, ...], Parameter(name="--grid", negative="")] = (),
     seeds: int = 1,
     search: Literal["random", "bayesian"] | None = None,
@@ -153,7 +154,7 @@ def reproduce(
     /,
     *,
     data: Data,
-    out: Path,
+    out: Out,
     seeds: int = 5,
     weights: Annotated[tuple[str, ...], Parameter(name="--weights", negative="")] = (),
     changes: Changes = Changes(),
@@ -164,7 +165,7 @@ def reproduce(
     tflops: float | None = None,
     json: JsonFlag = False,
 ) -> int:
-    """The paper's Table 1, Table 2 or Figure 3: a sweep (in OUT/runs) and its report (in OUT/report).
+    """Reproduce the paper's Table 1, Table 2 or Figure 3: a sweep (in OUT/runs) and its report (in OUT/report).
 
     The report sets the paper's printed numbers beside ours. Every row is trained once per seed with all training
     patients: the run keeps what it said after every epoch, so the last epoch and the paper's protocol (the best epoch
@@ -225,7 +226,7 @@ def reproduce(
 def protocol(
     *recipes: Annotated[str, Parameter(required=True)],
     data: Data,
-    out: Path,
+    out: Out,
     seeds: int = 1,
     draws: int = 1,
     all_folds: Annotated[bool, Parameter(name="--all-folds", negative="")] = False,
@@ -237,7 +238,7 @@ def protocol(
     dry_run: Annotated[bool, Parameter(name="--dry-run", negative="")] = False,
     json: JsonFlag = False,
 ) -> int:
-    """What each choice of split, epoch and scoring is worth in points, of one system or several.
+    """Measure what each choice of split, epoch and scoring is worth in points, of one system or several.
 
     The same system under the official list, its repairs, patients at random, folds of patients, without each device, in
     RespireNet's folds and, to show what that is worth, with recordings and cycles at random (leaky: patients who test
@@ -295,7 +296,7 @@ def protocol(
 def cross(
     *systems: Annotated[str, Parameter(required=True)],
     data: Annotated[tuple[Path, ...], Parameter(name="--data", negative="", required=True)],
-    out: Path,
+    out: Out,
     changes: Changes = Changes(),
     weights: Weights = None,
     select: Select = None,
@@ -337,7 +338,7 @@ def cross(
 def suspect(
     *runs: Path,
     data: Data,
-    out: Path,
+    out: Out,
     top: int = 50,
     folds: int | None = None,
     part: Part = "train",
@@ -346,8 +347,9 @@ def suspect(
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
 ) -> None:
-    """Which labels may be wrong: cycles ranked by how far label and answers differ (confident learning, cleanlab), the
-    first with sound and spectrogram on a page.
+    """Rank cycles by how likely their label is wrong (confident learning, cleanlab).
+
+    The first are on a page with sound and spectrogram.
 
     The answers are those of RUNS to the cycles that they tested, for example the folds of a cross-validation; without
     runs, those of a logistic regression on log-mel statistics under folds of patients, which takes a minute. Writes
@@ -392,7 +394,7 @@ def suspect(
 def layers(
     *,
     data: Data,
-    out: Path,
+    out: Out,
     weights: Weights = None,
     encoder: str = "",
     size: Size = None,
@@ -408,9 +410,10 @@ def layers(
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
 ) -> None:
-    """Which layers to fuse: every subset of a frozen encoder's layers, scored by a linear probe under patient-disjoint
-    cross-validation, by Score and by AUROC; layer weights learned by one more probe; what is lost without each layer;
-    how alike the layers are (CKA). Writes subsets.csv, leave_one_out.csv, cka.csv, layers.png and layers.json.
+    """Find out which layers of a frozen encoder to fuse, by linear probes under patient-disjoint cross-validation.
+
+    Every subset of its layers by Score and by AUROC; layer weights learned by one more probe; what is lost without each
+    layer; how alike the layers are (CKA). Writes subsets.csv, leave_one_out.csv, cka.csv, layers.png and layers.json.
 
     The same subsets with fine-tuning: rales sweep m2d_fusion --set variant=all_fixed --grid model.layers=pairs …
 
@@ -473,9 +476,9 @@ def layers(
 
 
 def report(
-    *paths: Annotated[Path, Parameter(required=True)], out: Path, data: Data | None = None, json: JsonFlag = False
+    *paths: Annotated[Path, Parameter(required=True)], out: Out, data: Data | None = None, json: JsonFlag = False
 ) -> None:
-    """Tables and figures from run folders: report.html, report.md, CSV and PNG.
+    """Write tables and figures from run folders: report.html, report.md, CSV and PNG.
 
     Example: rales report runs --out report --data ICBHI_final_database
 

@@ -21,6 +21,7 @@ from rales.cli.options import (
     Independent,
     JsonFlag,
     Log,
+    Out,
     Part,
     Select,
     SetWords,
@@ -43,7 +44,7 @@ def train(
     /,
     *,
     data: Data,
-    out: Path,
+    out: Out,
     weights: Weights = None,
     from_: From = None,
     freeze: Freeze = None,
@@ -133,7 +134,7 @@ def find_first_argument(words: Sequence[str]) -> str | None:
 def pretrain(
     *,
     data: Annotated[tuple[Path, ...], Parameter(name="--data", negative="", required=True)],
-    out: Path,
+    out: Out,
     weights: Weights = None,
     size: Size = None,
     epochs: int | None = None,
@@ -151,8 +152,10 @@ def pretrain(
     log: Log = (),
     json: JsonFlag = False,
 ) -> None:
-    """Pre-train an encoder on recordings without labels (M2D, M2D-X); goes on where it stopped if OUT holds an
-    unfinished run of the same settings. `rales train --weights OUT` takes the result.
+    """Pre-train an encoder on recordings without labels (M2D, M2D-X).
+
+    It goes on where it stopped if OUT holds an unfinished run of the same settings. `rales train --weights OUT` takes
+    the result.
 
     Several GPUs: torchrun --nproc-per-node 4 -m rales pretrain …
 
@@ -231,8 +234,10 @@ def evaluate(
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
 ) -> int:
-    """Score any model on annotated data: strict figures of its classes, two-class, AUROC of each finding, per device
-    and location, per recording; of a run also both leak-free repairs of the official split. Labels of whole recordings
+    """Score any model on annotated data.
+
+    Strict figures of its classes, two-class, AUROC of each finding, per device and location, per recording; of a run
+    also both leak-free repairs of the official split. Labels of whole recordings
     (KAUH) are scored by recording alone. Exit code 1 if one of those could not be read.
 
     Example: rales evaluate runs/m2d --data ICBHI_final_database --json
@@ -332,7 +337,7 @@ def calibrate(
     /,
     *,
     data: Data,
-    out: Path,
+    out: Out,
     aim: float | Literal["balanced"] = 0.2,
     labels: Literal["probable", "thresholds"] = "probable",
     split: str | None = None,
@@ -341,9 +346,11 @@ def calibrate(
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
 ) -> None:
-    """Calibrate a trained model for other patients, such as those of a clinic, without training: temperature, a
-    threshold for each finding, prediction sets per device and answers for whole recordings, from labelled cycles of
-    five or more patients; ten or more for sets that hold the true label for 90 % of a new patient's cycles.
+    """Calibrate a trained model for other patients, such as those of a clinic, without training.
+
+    Temperature, a threshold for each finding, prediction sets per device and answers for whole recordings, from
+    labelled cycles of five or more patients; ten or more for sets that hold the true label for 90 % of a new patient's
+    cycles.
 
     Example: rales calibrate rales --data clinic.csv --out clinic.safetensors
 

@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from rales import registry
-from rales.errors import FileError, UsageError
+from rales.errors import FileError, MissingFileError, UsageError
 from rales.export.artefact import EXPORT_TARGETS, find_target, open_artefact, share_engine
 from rales.inference.predictor import Predictor
-from rales.models import hub
+from rales.models import hub, model_hub
 from rales.optional_packages import is_installed, require_torch
 
 AUTO_ENGINE_MIN_RECORDINGS = 64  # recordings for which it pays to look for the fastest engine
@@ -58,6 +58,12 @@ def load_with_engine(
             if engine == "onnx" or not is_installed("torch"):
                 raise
             tell(f"the graph of {name} cannot be used here, so torch computes: {error}")
+    if not (name in hub.SHIPPED or model_hub.is_on_hub(name) or path.exists()):
+        raise MissingFileError(
+            path,
+            "no such checkpoint; expected a run folder of `rales train`, its best.safetensors, or the name of a model: "
+            f"{', '.join(hub.SHIPPED)}, hf://USER/NAME",
+        )
     asked = f"--engine {engine} for " * (engine != "auto") or f"--device {device} for " * (
         device not in ("auto", "cpu")
     )

@@ -151,7 +151,7 @@ def expand_path(given: str) -> list[str]:
     else:
         return [given]
     if not inside:
-        raise FileError(given, f"no recording in it ({', '.join(AUDIO_SUFFIXES)})")
+        raise FileError(given, f"no recording in it; expected files that end in {', '.join(AUDIO_SUFFIXES)}")
     return inside
 
 

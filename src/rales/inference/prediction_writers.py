@@ -189,7 +189,7 @@ def format_labels(table: pd.DataFrame, form: str, *, header: bool = True) -> str
     plain = table.map(lambda cell: one_line(cell) if isinstance(cell, str) else cell)
     if form == "audacity":
         return str(plain.to_csv(index=False, header=False, sep="\t", float_format="%.6f"))
-    return str(plain.to_csv(index=False, header=header, sep="\t"))
+    return str(plain.to_csv(index=False, header=header, sep="\t", float_format="%.6f"))
 
 
 @contextmanager

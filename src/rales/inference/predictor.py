@@ -142,7 +142,7 @@ class Predictor:
         Errors: a recipe that is not here, PyTorch is not installed."""
         if isinstance(self.preparation, Recipe):
             return self.preparation
-        require_torch("an artefact, for more than its answers,")
+        require_torch("whatever a model does beside predict and plot")
         from rales.recipes.registry import rebuild_recipe
 
         return rebuild_recipe(self.record, str(self.checkpoint or "the artefact"))
@@ -151,7 +151,7 @@ class Predictor:
     def torch_engine(self) -> TorchEngine:
         """The model in PyTorch. Errors: it is an exported artefact, PyTorch is not installed."""
         if self._torch_engine is None and self.checkpoint is not None:
-            require_torch("a model, for more than its answers,")
+            require_torch("whatever a model does beside predict and plot")
             from rales.inference.load_model import load_model  # which needs this class
 
             self._torch_engine = load_model(self.checkpoint, "cpu").torch_engine

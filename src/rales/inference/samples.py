@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import soundfile
 
-from rales.audio.open_audio import RATES_HZ
+from rales.audio.open_audio import HIGHEST, RATES_HZ
 from rales.errors import UsageError
 from rales.files.atomic import temporary_folder
 from rales.optional_packages import summarise_error
@@ -77,6 +77,8 @@ def check_paths(recordings: Any) -> str | PathLike[str] | list[str | PathLike[st
     """One path or several -> the same. Errors: anything that is none."""
     if isinstance(recordings, str | PathLike):
         return recordings
+    if isinstance(recordings, bytes | bytearray):
+        raise UsageError("bytes: expected a path, or the bytes of a recording as a file, io.BytesIO(…)")
     if not isinstance(recordings, Iterable):
         raise UsageError(f"{recordings!r}: expected paths of recordings, or samples of one with their sample_rate")
     paths = list(recordings)
@@ -109,12 +111,12 @@ def split_dict(recordings: Any, sample_rate: int | None) -> tuple[Any, Any]:
 def check_samples(given: Any, sample_rate: Any) -> tuple[Waveform, int]:
     """Samples and rate as somebody gives them -> (N,) or (channels, N) float32, Hz. Errors: as of `recording_paths`."""
     samples = read_array(given)
-    if samples.ndim not in (1, 2) or sample_rate is None:
-        raise UsageError(
-            f"samples of shape {samples.shape} at sample_rate={sample_rate}: expected (N,) or (channels, N), and Hz"
-        )
+    if sample_rate is None:
+        raise UsageError("samples without their rate: say sample_rate=, in Hz")
     if sample_rate not in RATES_HZ:
-        raise UsageError(f"sample_rate={sample_rate}: expected a whole number of Hz, 500 to 1,000,000")
+        raise UsageError(f"sample_rate={sample_rate!r}: expected a whole number of Hz, 500 to 1,000,000")
+    if samples.ndim not in (1, 2):
+        raise UsageError(f"samples of shape {samples.shape}: expected (N,) or (channels, N)")
     if samples.dtype.kind not in "fiu" or not samples.size:
         raise UsageError(f"samples of type {samples.dtype} and shape {samples.shape}: expected numbers, and some")
     if samples.ndim == 2 and samples.shape[0] > samples.shape[1]:
@@ -130,6 +132,8 @@ def check_samples(given: Any, sample_rate: Any) -> tuple[Waveform, int]:
         samples = samples / -float(np.iinfo(samples.dtype).min)
     if not np.isfinite(samples).all():
         raise UsageError("samples hold NaN or infinite values")
+    if (peak := np.abs(samples).max()) > HIGHEST and not (samples == np.rint(samples)).all():
+        raise UsageError(f"samples reach {peak:,.1f}: expected -1 to 1; divide those of 16 bit by 32768")
     return samples.astype(np.float32), int(sample_rate)
 
 

@@ -9,6 +9,7 @@ from rales.errors import UsageError
 from rales.evaluation.predictions import NOTICE
 from rales.files.atomic import temporary_folder
 from rales.inference.predictor import Predictor
+from rales.models.hub import check_connection
 from rales.models.model_hub import CHECKPOINT, SCHEME, hub_address, is_on_hub, split_name
 from rales.optional_packages import require_packages
 from rales.training.finetune import tensors_of
@@ -31,11 +32,12 @@ def push_to_hub(model: Predictor, name: str, *, private: bool = True, licence: s
     repository, revision = split_name(name)
     if revision is not None:
         raise UsageError(f"{name}: a model is put on the main branch; leave @{revision} out")
+    api = HfApi(endpoint=hub_address())
+    check_connection(api.endpoint, "nothing was put there; try again later")
     engine = model.torch_engine
     with temporary_folder() as folder:
         save_tensors(folder / CHECKPOINT, tensors_of(engine.network, engine.frontend), clean_record(model.record))
         (folder / "README.md").write_text(write_model_card(model, repository, licence=licence, note=note))
-        api = HfApi(endpoint=hub_address())
         api.create_repo(repository, private=private, exist_ok=True)
         if private and not api.repo_info(repository).private:  # which was there before
             raise UsageError(

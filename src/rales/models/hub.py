@@ -14,6 +14,7 @@ import shutil
 import stat
 import zipfile
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -34,7 +35,8 @@ TEXT_SUFFIXES = {".txt", ".md", ".json", ".yaml", ".yml", ".csv", ".log"}
 UNPACKED_LIMIT_BYTES = 4 * 2**30  # a full ViT-base checkpoint with optimiser state is about 1.6 GB
 CHUNK_BYTES = 2**20
 TIMEOUT_S = 30.0
-RETRIES = 3  # of a server that is out of reach, or busy, for a moment
+CONNECT_S = 5.0
+RETRIES = 3  # of a server that was there, and is out of reach or busy for a moment
 PASSING_STATUS = {408, 429, 500, 502, 503, 504}
 SHIPPED = {name: Path(__file__).parents[1] / "default" / f"{name}.safetensors" for name in ("rales", "rales-mn04")}
 """The models that come with the package, the default first. A name of theirs is never taken for a file or folder."""
@@ -253,6 +255,7 @@ def _download_archive(address: str, place: Path, progress: bool) -> Path:
     import pooch
     import requests
 
+    check_connection(address, f"try again later, or {ELSEWHERE}")
     pooch.get_logger().setLevel("WARNING")  # else a line for each download
     needed_for_zip_and_copy = 2  # weights hardly shrink
 
@@ -266,7 +269,7 @@ def _download_archive(address: str, place: Path, progress: bool) -> Path:
     bar = progress_bar(shown=progress, total=1, unit="B", unit_scale=True)  # pooch sets the total
     headers = {"User-Agent": "rales", "Accept-Encoding": "identity"}
     request = pooch.HTTPDownloader(
-        bar, CHUNK_BYTES, timeout=TIMEOUT_S, headers=headers, hooks={"response": check_response}
+        bar, CHUNK_BYTES, timeout=(CONNECT_S, TIMEOUT_S), headers=headers, hooks={"response": check_response}
     )
     archive = "release.zip"
     source = pooch.create(place, "", registry={archive: None}, urls={archive: address}, retry_if_failed=RETRIES)
@@ -281,11 +284,25 @@ def _download_archive(address: str, place: Path, progress: bool) -> Path:
         ) from error
 
 
+def check_connection(address: str, otherwise: str) -> None:
+    """Address, and what to do if it is out of reach -> nothing, within seconds.
+
+    Errors: ConnectionError, a sentence. Libraries that fetch ask again for half a minute before they say it.
+    """
+    import requests
+
+    try:
+        with suppress(requests.ReadTimeout):  # it is there, and slow
+            requests.head(address, timeout=CONNECT_S, headers={"User-Agent": "rales"})
+    except requests.ConnectionError as error:
+        raise ConnectionError(f"no connection to {address} ({_first_cause(error)}); {otherwise}") from error
+
+
 def _first_cause(error: BaseException) -> BaseException:
     """What requests raises -> what it was before urllib3 and requests wrapped it."""
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    return error
+    inner = error.__cause__ or error.__context__  # further in stands what the caller was handling
+    wrapped = type(error).__module__.partition(".")[0] in ("requests", "urllib3")
+    return _first_cause(inner) if wrapped and inner is not None else error
 
 
 def _check_hash(name: str, address: str, archive: Path) -> None:

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from rales.errors import UsageError
+from rales.models.hub import check_connection
 from rales.optional_packages import require_packages
 
 SCHEME = "hf://"
@@ -37,6 +38,18 @@ def hub_address() -> str | None:
     return address
 
 
+def is_within_reach(address: str | None) -> bool:
+    """Hub (None: that of huggingface_hub) -> whether it answers, found out within seconds."""
+    from huggingface_hub import constants
+
+    try:
+        if not constants.HF_HUB_OFFLINE:
+            check_connection(address or constants.ENDPOINT, "try again later")
+    except ConnectionError:
+        return False
+    return not constants.HF_HUB_OFFLINE
+
+
 def fetch_model(word: str) -> Path:
     """`hf://user/name` -> its checkpoint in the cache of huggingface_hub.
 
@@ -60,7 +73,8 @@ def fetch_model(word: str) -> Path:
 
     address = hub_address()
     try:
-        return Path(hf_hub_download(repository, CHECKPOINT, revision=revision, endpoint=address))
+        kept = not is_within_reach(address)
+        return Path(hf_hub_download(repository, CHECKPOINT, revision=revision, endpoint=address, local_files_only=kept))
     except RepositoryNotFoundError:
         sentence = "there is no such model, or it is private and HF_TOKEN does not open it"
     except RevisionNotFoundError:

@@ -222,9 +222,7 @@ def sort_metadata(path: Path) -> None:
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Checkpoint written by `save_tensors` -> (tensors, record); anything else, or other bytes, is a sentence."""
     if not path.is_file():
-        named = "; models by name are rales and rales-mn04" if path.parent == Path() and not path.suffix else ""
-        sentence = f"no such checkpoint; a run folder holds best.safetensors once an epoch is done{named}"
-        raise MissingFileError(path, sentence)
+        raise MissingFileError(path, "no such checkpoint; a run folder holds best.safetensors once an epoch is done")
     check_name(path)
     try:
         with safe_open(path, framework="pt") as file:
