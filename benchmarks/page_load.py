@@ -1,12 +1,15 @@
-"""The page under load: python -m benchmarks.page_load [--recordings N] [--minutes N]    (0: leave that part out)
+"""The page under load: python -m benchmarks.page_load [--recordings N] [--minutes N] [--files N]    (0: leave that out)
 
 Prints a table: how long the service takes for each part of the list of a session of 10,000 recordings, how soon the
 page shows its first rows and all of it, and how many rows are elements; how soon a recording of ten minutes has its
 picture, and how even the frames are while it is scrolled from end to end; how much of the processors a page that nobody
-touches and its service take; how much room a session takes beside the files that were sent. Everything is simulated.
+touches and its service take; how much room a session takes beside the files that were sent; how soon a folder of 10,000
+files that is opened in place can be worked on, and how its list answers while the files are taken in. Everything is
+simulated.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import secrets
@@ -21,14 +24,15 @@ from typing import Any
 import httpx
 import numpy as np
 import soundfile
-from benchmarks.web import FLAGS, chromium, family, until_up
-from playwright.sync_api import Page, sync_playwright
+from benchmarks.web import FLAGS, chromium, family, pss_bytes, until_up
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from rales.web.store import Store
 
 TICKS = os.sysconf("SC_CLK_TCK")
 IDLE_S = 20.0
 SCROLLED_S = 5.0
+WATCHED_S = 120.0  # of a folder that is opened
 FIRST_ROWS = "() => document.querySelectorAll('#list .entry').length > 0"
 # Whether the picture holds more than one colour
 DRAWN = """() => {
@@ -68,6 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recordings", type=int, default=10_000)
     parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--files", type=int, default=10_000, help="of a folder that is opened in place")
     asked = parser.parse_args()
     print(f"| {os.cpu_count()} cores | measured |\n|---|---|")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
@@ -82,6 +87,11 @@ def main() -> None:
                 place / "one", lambda door, _: measure_recording(door, sound, place / "one", browser.new_page())
             )
             say("room that it takes then, of the size of the file", f"{room(place / 'one') / sound.stat().st_size:.2f}")
+        if asked.files:
+            files = write_files(place / "files", asked.files)
+            measure_folder("new", place / "new", files, browser)
+            write_sessions(place / "known", asked.files, files)
+            measure_folder("known", place / "known", files, browser)
         browser.close()
 
 
@@ -89,9 +99,9 @@ def say(what: str, found: str) -> None:
     print(f"| {what} | {found} |", flush=True)
 
 
-def with_service(folder: Path, measure: Any) -> None:
+def with_service(folder: Path, measure: Any, *project: str) -> None:
     """Call `measure(address with the token, process)` while a service works in a folder."""
-    command = [sys.executable, "-m", "rales", "serve", "--port=0", f"--folder={folder}"]
+    command = [sys.executable, "-m", "rales", "serve", *project, "--port=0", f"--folder={folder}"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as service:
         try:
             assert service.stderr is not None
@@ -148,6 +158,43 @@ def measure_list(door: str, pid: int, page: Page) -> None:
     after = processor_s(family(pid)), processor_s(browser)
     spent = [100 * (now - was) / IDLE_S for was, now in zip(before, after, strict=True)]
     say("an idle service, an idle page (of one core)", f"{spent[0]:.2f} %, {spent[1]:.2f} %")
+
+
+def measure_folder(kind: str, store: Path, files: Path, browser: Browser) -> None:
+    """A folder of files, and a store that knows none or all of them -> how the first WATCHED_S go."""
+    begun = time.perf_counter()
+
+    def measure(door: str, pid: int) -> None:
+        up_s = time.perf_counter() - begun
+        page = browser.new_page()
+        page.goto(door)
+        page.wait_for_function(FIRST_ROWS)
+        say(
+            f"a folder of {kind} files: up, first rows",
+            f"{up_s:.1f} s, {time.perf_counter() - begun:.1f} s from the start",
+        )
+        url = httpx.URL(door)
+        known = {"authorization": f"Bearer {url.params['token']}"}
+        times_s, most, watched = list[float](), 0, time.perf_counter()
+        with httpx.Client(base_url=f"http://{url.host}:{url.port}", headers=known, timeout=60) as client:
+            session = client.get("/sessions").json()[0]["id"]
+            taken: list[int] | None = [0, 0]
+            while taken is not None and time.perf_counter() - watched < WATCHED_S:
+                asked = time.perf_counter()
+                part = client.get(f"/sessions/{session}/recordings").json()
+                times_s.append(time.perf_counter() - asked)
+                taken, most = part["taken"], max(most, sum(map(pss_bytes, family(pid))))
+                time.sleep(0.5)
+            many = sum(each["recordings"] for each in client.get("/sessions").json())
+        over = "all of them" if taken is None else f"{taken[0]:,} of {taken[1]:,}"
+        say(f"taken in {time.perf_counter() - watched:.0f} s later", f"{over}; {many:,} recordings in the list")
+        slow = float(np.quantile(times_s, 0.95))
+        answers = f"{1000 * median(times_s):.0f} ms (median), {1000 * slow:.0f} ms (p95) of {len(times_s)} answers"
+        say("the first part of its list meanwhile", answers)
+        say("largest memory of the service and its decoders (PSS)", f"{most / 2**20:.0f} MiB")
+        page.close()
+
+    with_service(store, measure, str(files))
 
 
 def measure_recording(door: str, sound: Path, store: Path, page: Page) -> None:
@@ -217,8 +264,20 @@ def write_breaths(path: Path, minutes: float) -> Path:
     return path
 
 
-def write_sessions(folder: Path, many: int) -> None:
-    """A store of one session in which the model has answered for all; its files of sound are empty."""
+def write_files(folder: Path, many: int) -> Path:
+    """Recordings of two seconds of noise, each another one, a hundred in each sub-folder; -> the folder."""
+    random = np.random.default_rng(0)
+    for number in range(many):
+        place = folder / f"{number // 100:03d}"
+        place.mkdir(parents=True, exist_ok=True)
+        soundfile.write(place / f"{number:05d}.wav", 0.1 * random.standard_normal(8000), 4000, subtype="PCM_16")
+    return folder
+
+
+def write_sessions(folder: Path, many: int, files: Path | None = None) -> None:
+    """A store of one session in which the model has answered for all; its files of sound are empty, or those of
+    `write_files`."""
+    found = sorted(files.rglob("*.wav")) if files else []
     store, random, names = Store(folder), np.random.default_rng(0), ("normal", "crackle", "wheeze", "both")
     session, now = store.new_session("many"), time.time()
     recordings, scores, originals = list[Any](), list[Any](), list[Any]()
@@ -232,17 +291,22 @@ def write_sessions(folder: Path, many: int) -> None:
             for span, label, each in zip(spans, labels, shares, strict=True)
         ]
         begun = [{**span, "label": label, "confirmed": False} for span, label in zip(spans, labels, strict=True)]
-        recordings.append((recording, session, name, now + number / 1000, f"{name}.wav", recording))
+        path, digest, linked = f"{name}.wav", recording, ""
+        if files:
+            path = linked = found[number].relative_to(files).as_posix()
+            digest = hashlib.sha256(found[number].read_bytes()).hexdigest()
+        recordings.append((recording, session, name, now + number / 1000, path, digest, linked))
         scores.append((recording, "rales", now + 1, json.dumps(said)))
         originals.append((recording, "segment", json.dumps(begun)))
-        store.place(recording).mkdir(parents=True)
-        for file in ("audio.wav", "page.wav"):
-            (store.place(recording) / file).touch()
+        if not files:
+            store.place(recording).mkdir(parents=True)
+            for file in ("audio.wav", "page.wav"):
+                (store.place(recording) / file).touch()
     with store.open() as db:
         db.execute("BEGIN IMMEDIATE")
         db.executemany(
-            "INSERT INTO recordings (id, session, name, added, duration_s, rate_hz, channels, status, path, digest) "
-            "VALUES (?, ?, ?, ?, 20, 4000, 1, 'ready', ?, ?)",
+            "INSERT INTO recordings (id, session, name, added, duration_s, rate_hz, channels, status, path, "
+            "digest, linked) VALUES (?, ?, ?, ?, 20, 4000, 1, 'ready', ?, ?, ?)",
             recordings,
         )
         db.executemany("INSERT INTO scores VALUES (?, ?, ?, ?)", scores)

@@ -64,14 +64,19 @@ async function follow() {
   const before = job.status;
   job = await call("GET", "/learning");
   showJob();
-  if (job.status === "running") timer = setTimeout(() => follow().catch(() => (timer = setTimeout(() => act(follow), 5 * LOOK_MS))), LOOK_MS);
+  if (job.status === "running") again();
   else if (before === "running") tell(job.status === "done" ? "The model has learned" : "Nothing was learned");
+}
+
+/** Look once more in a while, also where the service is away meanwhile: it may be started again. */
+function again() {
+  timer = setTimeout(() => follow().catch(again), LOOK_MS);
 }
 
 function showJob() {
   const { status, figures = [], notes = [] } = job;
   byId("learn-job").hidden = status === "none";
-  byId("learn-job-title").textContent = { running: "The model learns", done: "Old and new", failed: "Nothing was learned" }[status] ?? "";
+  byId("learn-job-title").textContent = { running: `The model learns from ${job.session_name}`, done: `Old and new: ${job.session_name}`, failed: `Nothing was learned from ${job.session_name}` }[status] ?? "";
   byId("learn-running").hidden = status !== "running";
   byId("learn-done").hidden = status !== "done" && status !== "failed";
   byId("learn-use").hidden = status !== "done";
