@@ -32,7 +32,7 @@ from rales.web.store import Store
 TICKS = os.sysconf("SC_CLK_TCK")
 IDLE_S = 20.0
 SCROLLED_S = 5.0
-WATCHED_S = 120.0  # of a folder that is opened
+WATCHED_S = 60.0  # of a folder that is opened
 FIRST_ROWS = "() => document.querySelectorAll('#list .entry').length > 0"
 # Whether the picture holds more than one colour
 DRAWN = """() => {
