@@ -136,7 +136,7 @@ def measure_list(door: str, pid: int, page: Page) -> None:
     page.goto(door)
     page.wait_for_function(FIRST_ROWS)
     first_s = time.perf_counter() - begun
-    page.wait_for_function("async () => (await import('/static/js/state.js')).state.whole")
+    wait_until(page, "state.whole")
     rows = page.locator("#list .entry").count()
     say("opening the page: first rows, whole list", f"{first_s:.2f} s, {time.perf_counter() - begun:.2f} s")
     say("rows that are elements of the page", f"{rows}")
@@ -205,9 +205,7 @@ def measure_recording(door: str, sound: Path, store: Path, page: Page) -> None:
     page.wait_for_function("() => document.querySelectorAll('#list .entry').length === 1", timeout=120_000)
     page.wait_for_function(DRAWN, timeout=120_000)
     say("sending it: until its picture is there", f"{time.perf_counter() - begun:.2f} s")
-    page.wait_for_function(
-        "async () => (await import('/static/js/state.js')).state.current.status === 'ready'", timeout=240_000
-    )
+    wait_until(page, "state.current.status === 'ready'")
     times_s = []
     for _ in range(5):
         page.evaluate("async () => (await import('/static/js/recordings.js')).close()")
@@ -235,6 +233,14 @@ def measure_recording(door: str, sound: Path, store: Path, page: Page) -> None:
         f"{len(found['longest'])}, the longest {max(found['longest'], default=0):.0f} ms",
     )
     say("room that it takes while it is used, of the size of the file", f"{room(store) / sound.stat().st_size:.2f}")
+
+
+def wait_until(page: Page, holds: str) -> None:
+    """Wait until something holds of the page's `state`; `wait_for_function` would not wait for an import."""
+    while not page.evaluate(
+        f"async () => {{ const {{ state }} = await import('/static/js/state.js'); return {holds}; }}"
+    ):
+        page.wait_for_timeout(20)
 
 
 def room(store: Path) -> int:

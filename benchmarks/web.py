@@ -1,11 +1,11 @@
 """The web page and its service: how soon a recording can be worked on, how much memory many uploads take.
 
-    python benchmarks/web.py [--model RUN] [--pictures FOLDER --recordings FILE…]
+    python benchmarks/web.py [--model RUN]
 
 Prints: the time from choosing a file of 90 s to its probabilities and sound on the page in a headless Chromium; the
 time of `POST /predict` for a recording of 20 s, beside the same model called without a service in this process; how 20
 such uploads at once are answered, and the largest memory of the service's processes meanwhile (PSS: shared pages count
-once). With --pictures it takes the documents' pictures of the page with the recordings given.
+once).
 """
 
 import argparse
@@ -35,8 +35,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="run folder; the package's own model by default")
     parser.add_argument("--runs", help="folder of run folders to browse and compare with")
-    parser.add_argument("--pictures", type=Path, help="folder to write pictures of the page to")
-    parser.add_argument("--recordings", type=Path, nargs="*", default=[], help="what the pictures show")
     asked = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command has it; torch is not imported yet
     with tempfile.TemporaryDirectory() as folder:
@@ -52,10 +50,7 @@ def main() -> None:
                 sys.exit(said.strip())
             url = door.partition("?")[0]
             until_up(url)
-            if asked.pictures:
-                pictures(door, asked.pictures, asked.recordings)
-            else:
-                measure(url, door, service.pid, asked.model, sounds)
+            measure(url, door, service.pid, asked.model, sounds)
         finally:
             service.terminate()
             service.wait()
@@ -173,40 +168,6 @@ def page_seconds(url: str, door: str, known: dict[str, str], sound: Path) -> flo
             page.context.close()
         browser.close()
     return statistics.median(took)
-
-
-def pictures(url: str, folder: Path, recordings: list[Path]) -> None:
-    """The page in light, dark and on a telephone."""
-    from playwright.sync_api import Page, sync_playwright
-
-    folder.mkdir(parents=True, exist_ok=True)
-    looks: dict[str, dict[str, Any]] = {
-        "web-light": {"viewport": {"width": 1360, "height": 1080}, "color_scheme": "light"},
-        "web-dark": {"viewport": {"width": 1360, "height": 1080}, "color_scheme": "dark"},
-        "web-phone": {"viewport": {"width": 390, "height": 1400}, "color_scheme": "light", "is_mobile": True},
-    }
-
-    def ready(page: Page) -> None:
-        page.wait_for_selector("#rows .bars dl")
-        page.wait_for_function("() => !document.querySelector('#clock').textContent.endsWith('/ 0:00.0')")
-        page.wait_for_function("() => !document.querySelector('#count').textContent.includes('wait')")
-        page.wait_for_timeout(800)
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
-        for number, (name, look) in enumerate(looks.items()):
-            page = browser.new_context(**look).new_page()
-            page.goto(url)
-            page.wait_for_selector("html[data-ready=yes]")
-            if number == 0:
-                page.set_input_files("#files", recordings)
-            ready(page)
-            if name == "web-dark":
-                page.locator("#explain").check()
-                page.wait_for_function("() => document.querySelector('#why').textContent.startsWith('Tinted')")
-            page.screenshot(path=folder / f"{name}.png")
-            page.context.close()
-        browser.close()
 
 
 def chromium() -> str:

@@ -160,13 +160,14 @@ def watch_job(page: Page) -> None:
     """A job that runs is that of its session, whichever is open, also when the page is loaded again; while the service
     is away, the page goes on asking."""
     running = {"status": "running", "kind": "train", "session_name": "Ward", "phase": "prepare"}
-    looks = list[str]()
+    away, lost = [False], list[str]()
 
     def answer(route: Route) -> None:
-        looks.append(route.request.url)
-        if len(looks) == 3:
+        if away[0] and not lost:
+            lost.append(route.request.url)
             route.abort()
         else:
+            away[0] = False
             route.fulfill(json=running)
 
     page.route(re.compile(r":\d+/learning$"), answer)
@@ -180,7 +181,8 @@ def watch_job(page: Page) -> None:
     expect(page.locator("#learn-job-title")).to_have_text("The model learns from Ward")
     expect(page.locator("#learn-train-why")).to_have_text("A job is at work.")
     page.locator("#session").select_option(label="Readers 1360")
-    until(lambda: page.wait_for_timeout(50) or len(looks) > 3)
+    away[0] = True
+    until(lambda: page.wait_for_timeout(50) or (lost and not away[0]))
 
 
 def leave_model(place: Path) -> None:

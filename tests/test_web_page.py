@@ -234,6 +234,19 @@ def test_themes_are_one_set_of_colours(place: Path, open_page: Open) -> None:
     page.locator("#theme").select_option("auto")
     until(lambda: dark in painted(page))
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(14, 18, 22)"
+    page.keyboard.press("Escape")
+    page.keyboard.press("2")  # cycle 1 is confirmed, the next one is not
+    page.emulate_media(forced_colors="active")  # of which a background says nothing
+    edge = """([part, edge]) => getComputedStyle(document.querySelector(part))[edge]"""
+    for part, kind, width in (
+        ("#list .entry[aria-current=true]", "outlineWidth", "3px"),
+        (".segments :checked + span", "outlineWidth", "3px"),
+        (".confirmed", "borderTopWidth", "2px"),
+        (".open", "borderTopWidth", "1px"),
+        ("#rows tr.selected", "outlineWidth", "2px"),
+        ("#list .badge", "borderTopWidth", "1px"),
+    ):
+        assert page.evaluate(edge, [part, kind]) == width, part
     style = (STATIC / "css" / "page.css").read_text()
     names = re.findall(r"(--[\w-]+):", style)
     assert len(names) == len(set(names)) > 20  # each colour stands once, with both of its values
