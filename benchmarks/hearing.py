@@ -1,7 +1,7 @@
 """What the models of the package hear in patients they have not heard, and what of their making it is owed to.
 
     python benchmarks/hearing.py ICBHI SPRSOUND --models runs/models --teacher mn04_as --out runs/hearing
-        [--side all] [--seeds 5] [--only rales "rales, last layer"] [--cross SPRSOUND_2023]
+        [--side all] [--seeds 5] [--only rales "rales, last layer"] [--cross SPRSOUND_2023] [--figure weights.png]
 
 Patient-disjoint five-fold cross-validation over ICBHI's train side, or with `--side all` over all recordings at hand;
 SPRSound's train side and overlaid breaths train too, as `scripts/make_models.py` has it, whose finished folder
@@ -10,16 +10,20 @@ kept, so a second call only fills gaps. Intervals resample patients; seeds are p
 recordings at the threshold that `rales.evaluation.recordings` learns from other patients of the same table: without an
 abnormal cycle and called abnormal, with one and called so.
 
+`--figure` draws the learned weights of eq. 1 (the paper's Figure 3) of the lines that learn them.
+
 With `--cross` instead of all that: trained on one database alone, tested on the other; SPRSound's test patients are
 those of its 2022 inter-patient side and of 2023. The student of `rales` has heard the sound of both train sides.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -55,6 +59,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="names of lines; the others are left out")
     parser.add_argument("--devices", action="store_true", help="print AUROC within each device, too")
     parser.add_argument("--cross", type=Path, help="folder of SPRSound's 2023 test side")
+    parser.add_argument("--figure", type=Path, help="picture of the learned layer weights")
     options = parser.parse_args()
     torch.set_num_threads(1)
 
@@ -67,6 +72,7 @@ def main() -> None:
         cross_databases(options, cycles, overlaid, pd.concat([sprsound, read_cycles(options.cross, skip_damaged=True)]))
         return
     print("| every cycle called normal | 100.0 | 0.0 | 50.0 | 0.500 | 0.500 | 0.500 | 0 | 0 |")
+    runs: dict[str, list[Path]] = {}
     for name, (make, choose_rows) in list_lines(options).items():
         if options.only and name not in options.only:
             continue
@@ -80,9 +86,12 @@ def main() -> None:
             out = options.out / options.side / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}"
             predicted = make_models.predict_held_out(recipe, tables, out, progress=True)
             found.append(predicted if "p_both" in predicted else join_two_outputs(predicted))
+            runs.setdefault(name, []).append(out)
         print(f"| {name} | {' | '.join(describe(found))} |", flush=True)
         if options.devices:
             print_devices(pd.concat(found))
+    if options.figure:
+        draw_layer_weights(runs, options.figure)
 
 
 def list_lines(options: argparse.Namespace) -> dict[str, tuple[Callable[[int], Recipe | None], Rows]]:
@@ -95,10 +104,10 @@ def list_lines(options: argparse.Namespace) -> dict[str, tuple[Callable[[int], R
     def heads(**words: Any) -> Callable[[int], Recipe]:
         return lambda seed: make_models.heads_recipe(teacher, {"seed": seed, **words})
 
-    def untaught(seed: int) -> Recipe:
+    def untaught(**words: Any) -> Callable[[int], Recipe]:
         sizes = {name: value for name, value in make_models.STUDENT.items() if name.startswith("model.")}
-        words = {name: format_value(value) for name, value in {**sizes, **make_models.CLASSIFIER, "seed": seed}.items()}
-        return make_recipe("m2d_fusion", words, variant="all_learned", size="tiny")
+        given = {name: format_value(value) for name, value in {**sizes, **make_models.CLASSIFIER, **words}.items()}
+        return lambda seed: make_recipe("m2d_fusion", {**given, "seed": str(seed)}, variant="all_learned", size="tiny")
 
     def random_heads(seed: int) -> Recipe:
         file = options.out / f"random_mn04_{seed}.safetensors"
@@ -125,6 +134,7 @@ def list_lines(options: argparse.Namespace) -> dict[str, tuple[Callable[[int], R
         "log-mel statistics + logistic regression": (lambda seed: None, every),
         "rales-mn04": (heads(), every),
         "rales-mn04, last block": (heads(**{"model.layers": (16, 32)}), every),
+        "rales-mn04, two blocks": (heads(**{"model.layers": (8, 16, 24, 32)}), every),
         "rales-mn04, weights fixed": (heads(**{"model.learned": False}), every),
         "rales-mn04, one speed": (heads(views="plain"), every),
         "rales-mn04, two outputs": (heads(**apart), two_outputs),
@@ -137,7 +147,10 @@ def list_lines(options: argparse.Namespace) -> dict[str, tuple[Callable[[int], R
         "rales, weights fixed": (taught(**{"model.learned": False}), every),
         "rales, without overlays": (taught(), real),
         "rales, without SPRSound": (taught(), alone),
-        "rales, random start": (untaught, every),
+        "rales, random start": (untaught(), every),
+        "rales, random start, last layer": (untaught(**{"model.layers": (4,)}), every),
+        "rales, random start, two layers": (untaught(**{"model.layers": (2, 4)}), every),
+        "rales, random start, weights fixed": (untaught(**{"model.learned": False}), every),
         **{
             f"rales-mn04, {share:.0%} of the patients": (heads(), thin_out(share)) for share in (0.125, 0.25, 0.5, 0.75)
         },
@@ -280,6 +293,25 @@ def print_devices(table: pd.DataFrame) -> None:
             f"|   {device}, {rows['patient'].nunique()} patients, {len(rows)} cycles | | | | {told} | | | | |",
             flush=True,
         )
+
+
+def draw_layer_weights(runs: dict[str, list[Path]], file: Path) -> None:
+    """Finished lines -> Figure 3 of the paper: weight of each layer against equal ones, mean and deviation of all folds
+    and seeds; lines whose weights are fixed are left out. With two speeds mn04's layers come twice, slow ones first."""
+    weights = {
+        name: np.array([json.loads(path.read_text())["normalised"] for path in paths])
+        for name, folders in runs.items()
+        if (paths := [path for folder in folders for path in sorted(folder.glob("*/layer_weights.json"))])
+    }
+    figure, panels = plt.subplots(1, len(weights), figsize=(4 * len(weights), 3), squeeze=False, layout="constrained")
+    for axes, (name, found) in zip(panels[0], weights.items(), strict=True):
+        relative = found * found.shape[1]
+        places = np.arange(1, found.shape[1] + 1)
+        axes.bar(places, relative.mean(axis=0), yerr=relative.std(axis=0), color="#0072b2", ecolor="0.3", capsize=2)
+        axes.axhline(1, color="black", ls="--", lw=1)
+        axes.set(xlabel="Layer", ylabel="Weight / equal weight", title=f"{name}, {len(found)} runs")
+        axes.set_xticks(places[:: max(1, len(places) // 8)])
+    figure.savefig(file, dpi=120)
 
 
 if __name__ == "__main__":

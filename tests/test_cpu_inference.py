@@ -127,6 +127,22 @@ def test_autocast_dtype_rules(monkeypatch: pytest.MonkeyPatch) -> None:
         cpu_inference.autocast_dtype("half", "cpu")
 
 
+@pytest.mark.parametrize(
+    ("unit", "faster"),
+    [("_is_avx512_bf16_supported", True), ("_is_amx_tile_supported", True), ("_is_avx2_supported", False)],
+)
+def test_the_units_of_the_processor_decide_and_no_clock(
+    monkeypatch: pytest.MonkeyPatch, unit: str, faster: bool
+) -> None:
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
+    monkeypatch.setattr(torch.cpu, unit, lambda: True)
+    assert cpu_inference.bf16_is_faster.__wrapped__("cpu") is faster
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
+    assert cpu_inference.bf16_is_faster.__wrapped__("cpu") is False
+
+
 def test_asking_moves_no_random_number_and_answers_the_same() -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()

@@ -92,6 +92,27 @@ def test_every_recipe_states_its_paper_command_and_scores(name: str) -> None:
     assert "Deviations" in said
 
 
+@pytest.mark.parametrize(
+    ("name", "words", "layers"),
+    [
+        ("m2d_fusion", {}, (1, 2, 3, 4)),
+        ("m2d_fusion", {"variant": "vanilla"}, (4,)),
+        ("m2d_fusion", {"variant": "pair_5_12"}, (1, 4)),
+        ("m2d_ntt", {}, (4,)),
+        ("beats_pafa", {}, (4,)),
+        ("mn04_fusion", {}, (1, 2, 3, 4)),
+        ("mn04_fusion", {"views": "both"}, tuple(range(1, 9))),
+    ],
+)
+def test_another_depth_brings_the_layers_that_are_fused(
+    name: str, words: dict[str, str], layers: tuple[int, ...]
+) -> None:
+    deeper = make_recipe(name, {"model.depth": 4}, size="tiny", **words)
+    assert deeper.settings.model.layers == layers
+    named = make_recipe(name, {"model.depth": 4, "model.layers": "2,3"}, size="tiny", **words)
+    assert named.settings.model.layers == (2, 3)
+
+
 @pytest.mark.parametrize("size", ["tiny", "base"])
 def test_variants_fuse_distinct_layers(size: str) -> None:
     fused = {}

@@ -224,8 +224,8 @@ class Training:
     """Own metrics to record beside ours: names, or FILE.py:NAME of functions (class numbers (n,), of independent
     classes (n, classes) of 0 and 1, probabilities (n, classes)) -> figure, or figures by name."""
     precision: Literal["auto", "bf16", "float32"] = "auto"
-    """Of the training alone, scores are always of float32. auto: bfloat16 where a short measurement shows that the
-    processor gains from it; published code trains in float32 (AST: half precision)."""
+    """Of the training alone, scores are always of float32. auto: bfloat16 on a processor or GPU that has units for
+    it; published code trains in float32 (AST: half precision)."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps …"""
 
@@ -291,6 +291,11 @@ class RunSettings:
     def with_presets(self, given: AbstractSet[str]) -> Self:
         """Names of the fields without a dot that the user has set -> these settings, with what follows from them for
         the others: a size or a checkpoint brings its own numbers."""
+        return self
+
+    def with_consequences(self, given: AbstractSet[str]) -> Self:
+        """What follows from fields with a dot that were set, `given`, unless it was set itself: of another depth the
+        layers that are fused."""
         return self
 
     def check(self) -> None:

@@ -6,7 +6,6 @@ before they are used, and without them everything still runs, as plain modules.
 """
 
 import copy
-import time
 from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
@@ -37,23 +36,16 @@ def autocast_dtype(precision: str, device: torch.device | str) -> torch.dtype | 
 def bf16_is_faster(device: str = "cpu") -> bool:
     """Device type -> whether bfloat16 computes faster there than float32; asked once a process.
 
-    A CUDA device is asked for its ability. A processor is timed (~50 ms): those without bf16 units multiply bfloat16
-    several times slower than float32, those with them 2 to 6 times faster, so the answer does not hang on the
-    stop-watch. Other devices stay in float32.
+    Nothing is timed, so that two runs on one machine, busy or not, compute alike. A CUDA device is asked for its
+    ability. A processor without bf16 units multiplies bfloat16 several times slower than float32, one with them 2 to
+    6 times faster. Other devices stay in float32.
     """
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device != "cpu":
         return False
-    x, weight = torch.ones(512, 768), torch.ones(768, 768)
-    pairs = {dtype: (x.to(dtype), weight.to(dtype)) for dtype in (torch.float32, torch.bfloat16)}
-    best = dict.fromkeys(pairs, float("inf"))
-    for _ in range(6):  # the first turn warms up; turns alternate so that a busy machine disturbs both alike
-        for dtype, pair in pairs.items():
-            start = time.perf_counter()
-            F.linear(*pair)
-            best[dtype] = min(best[dtype], time.perf_counter() - start)
-    return 1.25 * best[torch.bfloat16] < best[torch.float32]
+    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # which a torch may have lost or not have yet
+    return any(getattr(torch.cpu, name, bool)() for name in asked)
 
 
 def prepack_for_cpu(network: Network, precision: str = "auto") -> Network:

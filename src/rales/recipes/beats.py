@@ -23,7 +23,7 @@ random.
 """
 
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -76,8 +76,7 @@ class Model(AdaptedTransformer):
     """The encoder and what is fused of it."""
 
     layers: tuple[Depth, ...] = (12,)
-    """Fused layers, numbered from 1; the published system has the last. That of the size or of the checkpoint, if it is
-    not set; with another model.depth name it, too."""
+    """Fused layers, numbered from 1; the published system has the last."""
     learned: bool = False
     """Layer weights w_i are learned (eq. 1) or fixed at 1.0."""
     layout: Literal["flat", "stacked"] = "flat"
@@ -127,6 +126,12 @@ class Settings(BackboneSettings, TermSettings):
         if self.fidelity == "original":
             defaults |= {"audio.resampler": "sinc", "train.cosine_start_epoch": 1}
         return set_defaults(self, given, defaults)
+
+    def with_consequences(self, given: AbstractSet[str]) -> Self:
+        """Of another depth the last layer, unless layers are named."""
+        if "model.depth" not in given or "model.layers" in given:
+            return self
+        return replace(self, model=replace(self.model, layers=(self.model.depth,)))
 
     def check(self) -> None:
         """Errors: layers that the encoder does not have, a width that does not divide, pieces of no length."""

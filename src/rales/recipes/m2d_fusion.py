@@ -276,6 +276,12 @@ class Settings(TermSettings):
         whole = {} if self.loss == "cross_entropy" else {"train.micro_batch": 0}
         return set_defaults(settings, set(), {**(PUBLISHED if published else {}), **whole})
 
+    def with_consequences(self, given: AbstractSet[str]) -> Self:
+        """Of another depth the variant's layers, unless they are named."""
+        if "model.depth" not in given or "model.layers" in given:
+            return self
+        return replace(self, model=replace(self.model, layers=layers_of(self.variant, self.model.depth)))
+
     def check(self) -> None:
         """Errors: what only one of the front-ends has, with another one; what the ViT has, with an own encoder."""
         if self.encoder:

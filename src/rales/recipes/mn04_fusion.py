@@ -127,14 +127,22 @@ class Settings(TermSettings):
             sizes = {"model.width": width, "model.depth": depth, "weights_digest": sha256_of(path)}
             is_frozen = settings.freeze == "encoder" or "freeze" not in given
             settings = set_defaults(replace(settings, size="base"), given, {**(FROZEN if is_frozen else {}), **sizes})
-        layers = settings.model.depth * (2 if self.views == "both" else 1)
-        return set_defaults(settings, set(), {"model.layers": tuple(range(1, layers + 1))})
+        return settings.with_consequences({"model.depth"})
+
+    def with_consequences(self, given: AbstractSet[str]) -> Self:
+        """Of another depth all layers, unless they are named."""
+        if "model.depth" not in given or "model.layers" in given:
+            return self
+        return replace(self, model=replace(self.model, layers=tuple(range(1, self.count_layers() + 1))))
+
+    def count_layers(self) -> int:
+        """Layers that can be fused: each view has its own."""
+        return self.model.depth * (2 if self.views == "both" else 1)
 
     def check(self) -> None:
         """Errors: layers that the encoder does not have, a band that nothing hears."""
-        depth = self.model.depth * (2 if self.views == "both" else 1)
-        if not self.model.layers or max(self.model.layers) > depth:
-            raise UsageError(f"model.layers={list(self.model.layers)}: the encoder has {depth} layers")
+        if not self.model.layers or max(self.model.layers) > self.count_layers():
+            raise UsageError(f"model.layers={list(self.model.layers)}: the encoder has {self.count_layers()} layers")
         if self.views == "fast" and self.band != "15k":
             raise UsageError(f"band={self.band}: is of the sound as it is, and views=fast hears the faster one alone")
 

@@ -84,7 +84,8 @@ def make_recipe(word: str | None, words: Iterable[str] | Mapping[str, Any] = (),
     plain = {name: value for name, value in values.items() if "." not in name}
     asked = set_fields(section(), plain, f" of {word}")
     base = name_by_digest(asked.with_presets(frozenset(plain)))
-    settings = set_fields(base, {name: value for name, value in values.items() if "." in name}, f" of {word}")
+    dotted = {name: value for name, value in values.items() if "." in name}
+    settings = set_fields(base, dotted, f" of {word}").with_consequences(frozenset(dotted))
     check_together(settings)
     settings = name_teachers(name_metrics(settings))
 

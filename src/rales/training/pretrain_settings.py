@@ -109,7 +109,7 @@ class Pretraining:
     reference_file: bool = False
     """Leave a checkpoint-N.pth in the layout of nttcslab/m2d behind, too."""
     precision: Literal["auto", "bf16", "float32"] = "auto"
-    """auto: bfloat16 where a short measurement shows that the processor gains from it."""
+    """auto: bfloat16 on a processor or GPU that has units for it."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps …"""
 
