@@ -1,7 +1,7 @@
 """The documents' pictures of the web page: PYTHONPATH=. python scripts/draw_page.py FOLDER [--only empty review …]
 
 Everything in them is simulated (`rales synth`): fourteen recordings with their annotations, two readers, a model that
-was trained on from them, and a microphone that hears one. Takes some minutes. The pictures of events are made by hand.
+was trained on from them, and a microphone that hears one. Takes some minutes.
 """
 
 import argparse
@@ -27,6 +27,17 @@ WIDE = {"viewport": {"width": 1440, "height": 900}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 FAKE = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 SHOWN = 4  # of the recordings: the one that is open
+# Marked by hand in the example, which is uploaded as a recording: kind, start, end, low and high Hz
+EVENTS = [
+    ("expiration", 8.0, 8.0, None, None),
+    ("wheeze", 8.6, 9.45, 430, 660),
+    ("fine crackle", 10.34, 10.34, None, None),
+    ("fine crackle", 10.48, 10.48, None, None),
+    ("coarse crackle", 10.62, 10.62, None, None),
+    ("expiration", 11.3, 11.3, None, None),
+    ("wheeze", 11.45, 12.25, 360, 460),
+    ("wheeze", 11.45, 12.25, 760, 860),
+]
 
 
 class Studio:
@@ -64,6 +75,20 @@ class Studio:
         if about.get("reader") == "Ben":
             cycles[::3] = [{**cycle, "label": "both"} for cycle in cycles[::3]]
         self.post("/annotations", json={"recording": detail["id"], "cycles": cycles, **about})
+
+    def mark(self, heard: Path) -> None:
+        """One more recording, with events of which cycle 4, called a wheeze, says less."""
+        name = "115_1b1_Pr_sc_AKGC417L"
+        files = {"audio": (f"{name}.wav", (heard / "microphone.wav").read_bytes())}
+        files["annotation"] = (f"{name}.txt", (heard / "audio.txt").read_bytes())
+        self.recordings.append(self.post(f"/sessions/{self.session}/recordings", files=files))
+        while (detail := self.client.get(f"/recordings/{self.recordings[-1]['id']}").json())["status"] == "waiting":
+            time.sleep(1)
+        cycles = detail["cycles"]
+        cycles[2]["confirmed"] = True
+        cycles[3] |= {"confirmed": True, "label": "wheeze"}
+        events = [dict(zip(("kind", "start_s", "end_s", "low_hz", "high_hz"), each, strict=True)) for each in EVENTS]
+        self.post("/annotations", json={"recording": detail["id"], "cycles": cycles, "events": events})
 
     def open(self, scheme: Any, look: dict[str, Any], number: int | None = SHOWN) -> Page:
         """-> the page, alone in the browser, once its recording, named by its place, can be heard."""
@@ -116,6 +141,18 @@ def draw_report(studio: Studio, scheme: str) -> None:
     page = studio.open(scheme, {"viewport": {"width": 900, "height": 1273}}, None)  # as a sheet of A4
     page.goto(f"{studio.client.base_url}/recordings/{studio.recordings[SHOWN]['id']}/report")
     studio.take(page, f"report-{scheme}")
+
+
+def draw_events(studio: Studio, scheme: str) -> None:
+    page = studio.open(scheme, WIDE, -1)
+    page.evaluate(
+        """async () => {
+          const { state, update } = await import("/static/js/state.js");
+          const event = state.events.find(({ low_hz }) => low_hz === 360).id;
+          update({ selected: state.cycles[3].id, event, view: { start_s: 6.2, end_s: 14.2 } });
+        }"""
+    )
+    studio.take(page, f"events-{scheme}")
 
 
 def draw_phone(studio: Studio, scheme: str) -> None:
@@ -186,18 +223,20 @@ def main() -> None:
             door = service.stderr.readline().split()[-1]
             until_up(door.partition("?")[0])
             try:
-                draw_all(Studio(browser, door, data, asked.out), asked.only)
+                draw_all(Studio(browser, door, data, asked.out), heard, asked.only)
             finally:
                 browser.close()
                 service.terminate()
 
 
-def draw_all(studio: Studio, names: list[str]) -> None:
+def draw_all(studio: Studio, heard: Path, names: list[str]) -> None:
     expect.set_options(timeout=60_000)
     for name in DRAWN:
         if name == "review":  # behind the empty page
             studio.fill()
             studio.confirm(1)
+        if name == "events" and name in names:
+            studio.mark(heard)
         if name == "readers" and name in names:
             for number in (SHOWN, 0, 1, 5):
                 for reader in ("Anna", "Ben"):

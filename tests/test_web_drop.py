@@ -183,9 +183,8 @@ def test_files_of_other_kinds_are_named(place: Path, tmp_path: Path, open_page: 
     expect(said).to_have_count(2 + 27)
     expect(said.nth(0)).to_contain_text("mixed/filename_format.txt: an annotation without its recording")
     expect(said.nth(1)).to_contain_text("and 20 more: not a recording that is known here")
-    assert [f"mixed/z{number:02}.wav" in page.locator("#refused").inner_text() for number in range(0, 53, 2)] == [
-        True
-    ] * 27
+    refused = page.locator("#refused").inner_text()
+    assert all(f"mixed/z{number:02}" in refused for number in range(0, 53, 2))
     assert "DS_Store" not in page.locator("#refused").inner_text()
 
 

@@ -223,7 +223,7 @@ def test_what_is_heard_is_filtered_and_measured_as_the_standards_say(open_page: 
 def test_themes_are_one_set_of_colours(place: Path, open_page: Open) -> None:
     """As the system has it, or as chosen; the strip, which is painted, follows without a reload."""
     page = open_page(session="Themes", color_scheme="dark")
-    choose(page, recording(place))
+    choose(page, recording(place), recording(place).with_suffix(".txt"))
     dark, light = (141, 154, 166), (107, 122, 134)
     until(lambda: dark in painted(page))
     page.locator("#show-help").click()
@@ -236,6 +236,7 @@ def test_themes_are_one_set_of_colours(place: Path, open_page: Open) -> None:
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(14, 18, 22)"
     page.keyboard.press("Escape")
     page.keyboard.press("2")  # cycle 1 is confirmed, the next one is not
+    expect(page.locator(".confirmed").first).to_be_visible()
     page.emulate_media(forced_colors="active")  # of which a background says nothing
     edge = """([part, edge]) => getComputedStyle(document.querySelector(part))[edge]"""
     for part, kind, width in (

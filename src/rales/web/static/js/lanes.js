@@ -9,7 +9,7 @@ import { disagreement } from "./events.js";
 import { xOf } from "./geometry.js";
 import { state, when } from "./state.js";
 
-const PADDING_PX = 12; // of a block; what stands in it has bold letters, so wide
+const PADDING_PX = 14; // of a block, with its borders; its letters are bold
 const LETTER_PX = 8;
 const WORDS_PX = 110; // for words
 
