@@ -27,6 +27,9 @@ import soundfile
 from benchmarks.web import FLAGS, chromium, family, pss_bytes, until_up
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from rales.web.routes_sessions import PART_LINES, PART_S
+from rales.web.service import Service
+from rales.web.settings import Settings
 from rales.web.store import Store
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -92,6 +95,7 @@ def main() -> None:
             measure_folder("new", place / "new", files, browser)
             write_sessions(place / "known", asked.files, files)
             measure_folder("known", place / "known", files, browser)
+            measure_service(place / "known", files)
         browser.close()
 
 
@@ -195,6 +199,27 @@ def measure_folder(kind: str, store: Path, files: Path, browser: Browser) -> Non
         page.close()
 
     with_service(store, measure, str(files))
+
+
+def measure_service(store: Path, files: Path) -> None:
+    """A folder of files that are known -> what the service computes for it, whatever else the machine does."""
+    begun = time.process_time()
+    service = Service(Settings(folder=store, project=files))
+    assert service.project is not None
+    say("a start with all files known, with its model", f"{time.process_time() - begun:.1f} s of processor")
+    begun = time.process_time()
+    service.project.take_in()
+    say("comparing them with the folder", f"{time.process_time() - begun:.1f} s of processor")
+    session = service.store.sessions()[0]["id"]
+    for kind in ("not made yet", "made"):
+        times_s = list[float]()
+        place: str | None = ""
+        while place is not None:
+            begun = time.process_time()
+            place = service.list.part(session, after=place, most=PART_LINES, budget_s=PART_S).next
+            times_s.append(time.process_time() - begun)
+        spent = f"{1000 * median(times_s):.0f} ms (median), {1000 * max(times_s):.0f} ms (largest) of {len(times_s)}"
+        say(f"a part of its list, lines {kind}", f"{spent}, of processor")
 
 
 def measure_recording(door: str, sound: Path, store: Path, page: Page) -> None:
