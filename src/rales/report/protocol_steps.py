@@ -264,15 +264,13 @@ def plot_steps(steps: Sequence[Step]) -> tuple[page.Picture, bytes]:
     assert marks
     assert colours
     axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.3, -0.6 / height))
-    listed = "; ".join(
-        f"{s.row.title}, {s.row.system}: {100 * s.figures[s.row.own, 'strict']['score']:.1f}" for s in ordered
-    )
+    scores = [100 * step.figures[step.row.own, "strict"]["score"] for step in ordered]
     with rc_context({"svg.hashsalt": "rales"}):
         buffer = BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     picture = page.Picture(
         "protocol.png",
-        f"Score of each system under each split. {listed}.",
+        f"Score of each system under each split, from {min(scores):.1f} to {max(scores):.1f}; the table has each.",
         "The same system, scored under every split and choice of the epoch. Splits in orange are leaky: patients who "
         "test also train.",
         plots.render_png(figure),
