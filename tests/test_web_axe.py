@@ -13,7 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, Route, expect
 
 from tests.browsed import Open, answered, choose, fresh_session, labels
-from tests.served import new_session, recording, until, upload
+from tests.served import new_session, recording, upload
 
 
 @pytest.mark.parametrize(
@@ -160,14 +160,14 @@ def watch_job(page: Page) -> None:
     """A job that runs is that of its session, whichever is open, also when the page is loaded again; while the service
     is away, the page goes on asking."""
     running = {"status": "running", "kind": "train", "session_name": "Ward", "phase": "prepare"}
-    away, lost = [False], list[str]()
+    lost = list[str]()
+    away = False
 
     def answer(route: Route) -> None:
-        if away[0] and not lost:
+        if away and not lost:
             lost.append(route.request.url)
             route.abort()
         else:
-            away[0] = False
             route.fulfill(json=running)
 
     page.route(re.compile(r":\d+/learning$"), answer)
@@ -181,8 +181,8 @@ def watch_job(page: Page) -> None:
     expect(page.locator("#learn-job-title")).to_have_text("The model learns from Ward")
     expect(page.locator("#learn-train-why")).to_have_text("A job is at work.")
     page.locator("#session").select_option(label="Readers 1360")
-    away[0] = True
-    until(lambda: page.wait_for_timeout(50) or (lost and not away[0]))
+    with page.expect_response(lambda heard: bool(lost) and heard.url.endswith("/learning")):
+        away = True
 
 
 def leave_model(place: Path) -> None:
