@@ -186,6 +186,7 @@ def draw_live(studio: Studio, scheme: str) -> None:
     studio.take(page, f"live-{scheme}")
     page.locator("#live-stop").click()
     page.locator("#live-discard").click()
+    expect(page.locator("#live")).to_be_hidden()  # else the next page is asked about it
 
 
 DRAWN: dict[str, Callable[[Studio, str], None]] = {

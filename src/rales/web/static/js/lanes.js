@@ -10,7 +10,7 @@ import { xOf } from "./geometry.js";
 import { state, when } from "./state.js";
 
 const PADDING_PX = 14; // of a block, with its borders; its letters are bold
-const LETTER_PX = 8;
+const LETTER_PX = 8.7;
 const WORDS_PX = 110; // for words
 
 export function start() {
