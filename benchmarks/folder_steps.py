@@ -43,15 +43,15 @@ def main() -> None:
     for path in paths:
         with counted("header"):
             facts = io.read_audio_info(path)
-        with counted("decode"):
-            sound = io.read_waveform(path)
+        with counted("decode, bring to 4 kHz"):
+            sound = audio_reader.read_whole_sound(path)
         with counted("find the breaths"):
             cycles = audio_reader.find_cycles(path, facts.duration_s, "segment", sound)
         with counted("quality gate"):
             cycles = audio_reader.judge_cycles(path, facts, cycles, "segment", True, sound)
         spans = list(zip(np.array(cycles.start_s)[cycles.judged], np.array(cycles.end_s)[cycles.judged], strict=True))
         with counted("cut, resample, fade and fill"):
-            segments = io.cut_segments(path, sound, spans)
+            segments = io.cut_segments(path, sound[:2], spans)
             waves = np.stack([audio_reader.prepare_cycle(*segment, audio) for segment in segments]) if spans else None
         if waves is not None:
             with counted("log-mel and network"):

@@ -45,7 +45,8 @@ def time_both_ways(paths: list[Path], recordings: int, named: str | None) -> Non
         many.mkdir()
         for number in range(recordings):
             (many / f"{number:05d}.wav").symlink_to(paths[number % len(paths)].resolve())
-        sound_s = sum(io.read_audio_info(paths[number % len(paths)]).duration_s for number in range(recordings))
+        lengths_s = [io.read_audio_info(path).duration_s for path in paths]
+        sound_s = sum(lengths_s[number % len(paths)] for number in range(recordings))
         manifest = Path(place) / "manifest.csv"
         pd.DataFrame({"path": [str(path) for path in sorted(many.iterdir())]}).to_csv(manifest, index=False)
         model = ["--model", named] if named else []

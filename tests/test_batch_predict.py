@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,10 @@ import soundfile
 
 from rales.data.corpus import read_corpus
 from rales.errors import UsageError
+from rales.export.load import load_with_engine
 from rales.inference import audio_reader
 from rales.inference.load_model import load_model
+from rales.inference.predictor import Predictor
 from rales.jobs import batch_predict
 from rales.labels import CLASSES
 from tests import tiny
@@ -117,6 +120,23 @@ def test_a_killed_worker_costs_nothing(place: Path, tmp_path: Path, cluster: str
     assert killer.killed, "no worker was there to be killed"
     assert (found["ok"], found["failed"], found["waiting"]) == (26, 4, 0)
     exactly_once(place, tmp_path / "out", 30, set(BAD))
+
+
+@pytest.mark.usefixtures("jobs_in_this_process")
+def test_the_fastest_engine_is_looked_for_once_and_for_workers(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[int]()
+
+    def load(model: str | None, **words: Any) -> Predictor:
+        asked.append(words.get("recordings", 0))
+        return load_with_engine(model)
+
+    monkeypatch.setattr(batch_predict, "load_with_engine", load)
+    monkeypatch.setattr(batch_predict, "count_threads", lambda: 1)
+    batch_predict.load_worker_model.cache_clear()
+    job(place, tmp_path / "out", shard=30)
+    assert asked == [30, 0]
 
 
 def test_the_manifest_may_repeat_itself_and_name_urls(place: Path, tmp_path: Path) -> None:

@@ -19,7 +19,10 @@ def clips() -> torch.Tensor:
     return noise
 
 
-@pytest.mark.parametrize("frontend", [IcbhiLogMel(), M2DLogMel()], ids=["icbhi", "m2d"])
+FRONTENDS = {"icbhi": IcbhiLogMel(), "m2d": M2DLogMel(), "floor per clip": M2DLogMel(floor_per_clip=True)}
+
+
+@pytest.mark.parametrize("frontend", FRONTENDS.values(), ids=FRONTENDS)
 def test_the_same_pictures(frontend: nn.Module) -> None:
     wave = clips()
     expected, found = frontend(wave), replace_fft(frontend)(wave)

@@ -39,7 +39,8 @@ def test_the_page_does_what_it_says(place: Path, capsys: pytest.CaptureFixture[s
     runs = {path.parent.name: run_folder.read_json(path)["config"] for path in place.glob("*/*/config.json")}
     assert runs["own"]["from_model"] == "rales"
     assert (runs["both"]["from_model"], runs["both"]["freeze"]) == ("runs/own", "encoder")
-    assert runs["both"]["train"]["lr"] == runs["own"]["train"]["lr"] == 1e-4
+    # a tenth of what the model of the package was trained with, and no tenth of that the second time
+    assert runs["both"]["train"]["lr"] == runs["own"]["train"]["lr"] == pytest.approx(3e-5)
     assert (runs["python"]["freeze"], runs["python"]["train"]["mixup"]) == ("2", 0.2)
     assert runs["scratch"]["from_model"] == ""
     assert sorted(path.parent.name for path in place.glob("freezing/*/done")) == [

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rales.audio import fade_edges, icbhi_cycle, read_audio_info, read_waveform, resample_waveform
+from rales.audio.io import read_blocks
+from rales.audio.open_audio import open_recording
 
 
 def noise(samples: int, seed: int = 0) -> NDArray[np.float32]:
@@ -71,6 +73,43 @@ def test_24_bit_values_are_exact(tmp_path: Path) -> None:
     values = np.array([0, 1, -1, 255, 256, -256, 65537, 8388607, -8388608], dtype=np.int32)
     path = saved(tmp_path / "a.wav", values << 8, subtype="PCM_24")
     assert (read_waveform(path)[0].astype(np.float64) * 2**23 == values).all()
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_32"])
+@pytest.mark.parametrize("form", ["WAV", "WAVEX"])
+def test_whole_numbers_are_those_of_libsndfile(tmp_path: Path, form: str, subtype: str) -> None:
+    """The ends of the scale, and every byte in two channels: whole, a stretch, and blocks; a byte of padding behind."""
+    random = np.random.default_rng(0)
+    values = random.integers(-(2**31), 2**31, (1001, 2), dtype=np.int32)
+    values[:3, 0] = (-(2**31), 2**31 - 1, 0)
+    path = saved(tmp_path / "a.wav", values, subtype=subtype, format=form)
+    expected = soundfile.read(path, dtype="float32")[0]
+    assert np.array_equal(np.concatenate([block for block, _ in read_blocks(path, 0.01)]), expected)
+    with open_recording(path) as found:
+        assert found.samples_at is not None  # this is about the way past libsndfile
+        assert np.array_equal(found.frames(500, 703), expected[500:703])
+        assert np.array_equal(found.frames(990, 2000), expected[990:])
+    assert np.array_equal(read_waveform(path)[0], expected.mean(axis=1))
+
+
+@pytest.mark.parametrize(("form", "endian"), [("AIFF", "FILE"), ("WAV", "BIG"), ("W64", "FILE"), ("RF64", "FILE")])
+def test_other_whole_numbers_are_left_to_libsndfile(tmp_path: Path, form: str, endian: str) -> None:
+    values = np.random.default_rng(0).integers(-(2**31), 2**31, 1001, dtype=np.int32)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, values, 4000, subtype="PCM_24", format=form, endian=endian)
+    with open_recording(path) as found:
+        assert found.samples_at is None
+    assert np.array_equal(read_waveform(path)[0], soundfile.read(path, dtype="float32")[0])
+
+
+def test_24_bits_that_stand_in_32(tmp_path: Path) -> None:
+    """A header of 4 bytes a sample of which 24 bits count, as some recorders write."""
+    values = np.random.default_rng(0).integers(-(2**23), 2**23, 1001, dtype=np.int32) << 8
+    path = saved(tmp_path / "a.wav", values, subtype="PCM_32")
+    content = bytearray(path.read_bytes())
+    content[34:36] = (24).to_bytes(2, "little")
+    path.write_bytes(content)
+    assert np.array_equal(read_waveform(path)[0], soundfile.read(path, dtype="float32")[0])
 
 
 def test_channels_are_averaged(tmp_path: Path) -> None:

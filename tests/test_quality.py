@@ -132,6 +132,13 @@ def test_a_channel_that_is_mixed_is_not_called_dead(tmp_path: Path) -> None:
         assert {part.verdict.reason for part in parts} == {"" if live is None else "no sound in channel 2"}
 
 
+@pytest.mark.parametrize("samples", [1, 4095, 4096, 10_001])
+def test_variances_are_those_of_each_channel(samples: int) -> None:
+    sound = (0.1 * np.random.default_rng(0).standard_normal((samples, 2)) + (0.0, 0.02)).astype(np.float32)
+    expected = sound.astype(np.float64).var(axis=0)
+    assert np.allclose(quality.channel_variances(sound), expected, rtol=1e-5, atol=1e-9)
+
+
 def test_two_unlike_channels_are_no_antiphase() -> None:
     unlike = np.stack([breathing(seed=seed) for seed in range(4)], axis=1)
     assert quality.measure_quality(unlike, 8000).cancelled == pytest.approx(0.25, abs=0.1)

@@ -96,6 +96,11 @@ def test_a_save_that_failed_is_sent_with_the_next_change(place: Path, open_page:
     saved(page)
     assert kept_labels(client, "Failed")[:2] == [first, second]
     assert page.evaluate("Object.keys(localStorage).filter((key) => key.startsWith('rales-unsaved')).length") == 0
+    page.locator("#alert button").click()
+    page.route("**/recordings/*", lambda route: route.abort())
+    page.locator("#reviewed").click()
+    expect(page.locator("#alert")).to_contain_text("The service does not answer")
+    expect(page.locator("#reviewed")).not_to_be_checked()
 
 
 def test_a_save_that_failed_is_sent_when_another_recording_is_opened(

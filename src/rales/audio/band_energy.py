@@ -25,13 +25,16 @@ def live_channels(energy: NDArray[np.float64]) -> tuple[int, ...] | None:
     return tuple(live.tolist()) if 0 < len(live) < len(energy) else None
 
 
-def band_levels(wave: Float32Array, rate_hz: int) -> tuple[Float32Array, NDArray[np.bool_]]:
-    """(N,) mono at any rate -> levels (frames, bands) and which frames are silent (frames,).
+def band_levels(
+    wave: Float32Array, rate_hz: int, slow: Float32Array | None = None
+) -> tuple[Float32Array, NDArray[np.bool_]]:
+    """(N,) mono at any rate, and what `to_4_khz` makes of it if that is known -> levels (frames, bands) and which
+    frames are silent (frames,).
 
     A level is the natural logarithm of a band's energy over its median in the recording. A frame that holds no sound
     at all is at level 0, as if nothing had changed, and marked as silent.
     """
-    wave = to_4_khz(wave, rate_hz)
+    wave = to_4_khz(wave, rate_hz) if slow is None else slow
     hop = RATE_HZ // FRAME_HZ
     frames = wave.size // hop
     if frames == 0:

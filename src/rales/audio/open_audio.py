@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -47,6 +47,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 BLOCK = 1 << 20  # samples in memory together
 RATES_HZ = range(500, 1_000_001)  # no stethoscope has another; a damaged header that has makes hours of a second
 MOST_IN_MEMORY = 1 << 31  # bytes of an MP3 or Ogg file, a day of sound and more
+WHOLE_NUMBER_BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4}  # of a sample that `read_whole_numbers` takes
 SAMPLE_BYTES = {  # of one channel
     "PCM_S8": 1,
     "PCM_U8": 1,
@@ -105,6 +106,13 @@ class OpenRecording:
 
         In MP3 there is no jump: all that comes before is decoded, so that a stretch is what it is in the whole.
         """
+        if self.samples_at is not None:
+            width, channels = WHOLE_NUMBER_BYTES[self.file.subtype], self.file.channels
+            with self.path.open("rb") as file:
+                wave = read_whole_numbers(
+                    file, self.samples_at + begin * width * channels, (end - begin) * channels, width
+                )
+            return wave[: len(wave) // channels * channels].reshape(-1, channels)
         if self.at != begin and not self.file.subtype.startswith("MPEG"):
             self.file.seek(begin)  # Ogg decodes a little differently behind a jump
             self.at = begin
@@ -116,6 +124,35 @@ class OpenRecording:
         block: Waveform = self.file.read(end - begin, dtype="float32", always_2d=True)
         self.at = begin + len(block)
         return block
+
+    @cached_property
+    def samples_at(self) -> int | None:
+        """Byte of the file at which its samples begin, if they are whole numbers that need no decoder."""
+        width = WHOLE_NUMBER_BYTES.get(self.file.subtype)
+        if width is None or not isinstance(self.source, str) or self.file.format not in ("WAV", "WAVEX"):
+            return None
+        with self.path.open("rb") as file:
+            chunk = containers.sound_chunk(file)
+        if chunk is None or chunk.byteorder != "little":
+            return None
+        frames = min(chunk.promised, chunk.held) // (width * self.file.channels)
+        return chunk.begin if frames == self.file.frames else None  # else libsndfile takes the samples for others
+
+
+def read_whole_numbers(file: BinaryIO, begin: int, samples: int, width: int) -> Waveform:
+    """File, the byte at which samples of 2, 3 or 4 bytes begin, lowest first, and how many -> (samples or fewer,) as
+    libsndfile gives them, which takes five to nine times as long.
+
+    One of 24 bits is read as the upper part of 32, whose lowest byte belongs to the sample before and is cleared.
+    """
+    before = int(width == 3)
+    file.seek(begin - before)
+    content = file.read(before + samples * width)
+    count = max(len(content) - before, 0) // width
+    numbers = np.ndarray((count,), "<i2" if width == 2 else "<i4", content, strides=(width,))
+    wave: Waveform = (numbers & np.int32(-256) if before else numbers).astype(np.float32)
+    wave *= np.float32(2.0**-15 if width == 2 else 2.0**-31)
+    return wave
 
 
 def open_recording(path: Path) -> OpenRecording:

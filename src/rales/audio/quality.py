@@ -89,13 +89,13 @@ def judge_quality(sound: Float32Array, rate_hz: int) -> Verdict:
 
 
 def judge_segments(
-    blocks: Iterable[tuple[Float32Array, int]], live: Sequence[int] | None = None
+    blocks: Iterable[tuple[Float32Array, int]], live: Sequence[int] | None = None, slow: Float32Array | None = None
 ) -> Iterator[QualitySegment]:
-    """Consecutive blocks (n, channels) of a recording, their rate, and the channels that are mixed (None: all) -> the
-    same stretches of time with a verdict."""
+    """Consecutive blocks (n, channels) of a recording, their rate, the channels that are mixed (None: all), and of a
+    single block what `to_4_khz` makes of its mix if that is known -> the same stretches of time with a verdict."""
     begin = 0
     for block, rate_hz in blocks:
-        measures = measure_quality(block, rate_hz, live)
+        measures = measure_quality(block, rate_hz, live, slow)
         yield QualitySegment(
             begin / rate_hz, (begin + len(block)) / rate_hz, verdict_of_measures(measures), measures.silent
         )
@@ -192,8 +192,11 @@ def as_percent(share: float) -> str:
 # Measures
 
 
-def measure_quality(sound: Float32Array, rate_hz: int, live: Sequence[int] | None = None) -> Measures:
-    """(N,) or (N, channels) float32, and the channels that are mixed (None: all) -> Measures of the mix."""
+def measure_quality(
+    sound: Float32Array, rate_hz: int, live: Sequence[int] | None = None, slow: Float32Array | None = None
+) -> Measures:
+    """(N,) or (N, channels) float32, the channels that are mixed (None: all), and what `to_4_khz` makes of the mix if
+    that is known -> Measures of the mix."""
     channels = np.asarray(sound, dtype=np.float32).reshape(len(sound), -1)
     count = channels.shape[1]
     if live is not None:
@@ -209,7 +212,7 @@ def measure_quality(sound: Float32Array, rate_hz: int, live: Sequence[int] | Non
     known = dict.fromkeys(("level_db", "hum", "steady_db", "high", "fall_db", "voiced"), np.nan)
     if not silent.all():
         known["level_db"] = power_to_decibels(float(np.sort(power_of_frames)[-max(1, len(frames) // 20) :].mean()))
-        slow = to_4_khz(mix, rate_hz)  # what follows lies below 2 kHz, where breathing is
+        slow = to_4_khz(mix, rate_hz) if slow is None else slow  # what follows lies below 2 kHz, where breathing is
         known |= measure_spectra(split_into_frames(slow, RATE_HZ), silent)
         known["hum"] = hum_fraction(slow)
     return Measures(
@@ -232,9 +235,11 @@ def chunked_variance(wave: Float32Array) -> float:
     """(N,) -> its variance, in pieces so that nothing as long as the wave is made."""
     if not len(wave):
         return 0.0
-    pieces = [wave[start : start + 4096] for start in range(0, len(wave), 4096)]
-    mean = sum(float(piece.sum()) for piece in pieces) / len(wave)
-    return max(0.0, sum(float(piece @ piece) for piece in pieces) / len(wave) - mean**2)
+    even = len(wave) // 4096 * 4096
+    parts = [wave[:even].reshape(-1, 4096), wave[even:].reshape(1, -1)]
+    mean = sum(float(part.sum(axis=1).sum(dtype=np.float64)) for part in parts) / len(wave)
+    power = sum(float(np.einsum("ij,ij->i", part, part).sum(dtype=np.float64)) for part in parts) / len(wave)
+    return max(0.0, power - mean**2)
 
 
 def split_into_frames(wave: Float32Array, rate_hz: int) -> Float32Array:

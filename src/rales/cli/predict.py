@@ -287,7 +287,8 @@ def predict_manifest(
     if out is None or form not in (None, "parquet") or any(others):
         raise UsageError("--manifest: expected --out FOLDER; it holds Parquet shards of cycles, summary and status")
     check_outputs({"--out": [out]}, {"the manifest": [manifest], "a file of the model": model_files(words["model"])})
-    found = batch_predict.predict_manifest(manifest, out, progress=True, **words)
+    limit_threads(1)  # as the workers, which take the engine that is found here
+    found = batch_predict.predict_manifest(manifest, out, progress=True, tell=print_message, **words)
     print_result({"out": str(out), **found}, json, result_lines.batch_lines)
     return print_problems(found["problems"])
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rales.audio.logmel import MelPower
+from rales.audio.logmel import M2DLogMel, MelPower
 
 # Powers of two, so that scaling rounds nothing. 256 * 512 * 127, the sum of a window of 400 times |cos|, is below 2**24
 COARSE_SAMPLE, COARSE_WEIGHT = 256.0, 512.0
@@ -19,7 +19,9 @@ def replace_fft(frontend: nn.Module) -> nn.Module:
     for module in list(copied.modules()):
         for name, child in module.named_children():
             if isinstance(child, MelPower):
-                setattr(module, name, ConvMelPower(child))
+                # A floor that goes with the clip's level lies far above what rounding puts into an empty band
+                split = not (isinstance(module, M2DLogMel) and module.floor_per_clip)
+                setattr(module, name, ConvMelPower(child, split=split))
     return copied
 
 
@@ -30,17 +32,18 @@ class ConvMelPower(nn.Module):
     channels: a frame is a few whole blocks, and processors multiply many channels faster than one. Bins that no mel
     filter hears are left out.
 
-    Summed in float32 as it is, a loud tone's rounding would fill the empty bands. So samples and weights are split into
-    a coarse part of 8 and 9 bits, whose sums are whole numbers below 2**24 and hence exact, and a small rest. That
-    holds for samples up to 1; louder ones lose it bit by bit.
+    Summed in float32 as it is, a loud tone's rounding fills the empty bands, with up to 1e-10 of its power. With
+    `split` samples and weights have a coarse part of 8 and 9 bits, whose sums are whole numbers below 2**24 and hence
+    exact, and a small rest: three times the work. That holds for samples up to 1; louder ones lose it bit by bit.
     """
 
     coarse: Tensor
     rest: Tensor
     filters: Tensor
 
-    def __init__(self, power: MelPower) -> None:
+    def __init__(self, power: MelPower, *, split: bool = True) -> None:
         super().__init__()
+        self.split = split
         self.fft_samples, self.hop_samples = power.fft_samples, power.hop_samples
         self.block_samples = math.gcd(self.fft_samples, self.hop_samples)
         heard = power.filters.any(dim=0).nonzero()[:, 0]
@@ -49,19 +52,23 @@ class ConvMelPower(nn.Module):
         parts = torch.cat([angle.cos(), angle.sin()])  # (2 bins, fft_samples): real and imaginary
         waves = power.window.double() * parts
         dft = waves.unflatten(1, (-1, self.block_samples)).transpose(1, 2)  # (2 bins, block, blocks of a frame)
-        coarse = (dft * COARSE_WEIGHT).round()
-        rest = torch.cat([dft * COARSE_WEIGHT - coarse, dft * COARSE_WEIGHT], dim=1)
+        dft *= COARSE_WEIGHT
+        coarse = dft.round() if split else dft
         self.register_buffer("coarse", coarse.float().contiguous(), persistent=False)
-        self.register_buffer("rest", rest.float().contiguous(), persistent=False)
-        self.register_buffer("filters", power.filters[:, heard].repeat(1, 2), persistent=False)  # of both parts
+        if split:
+            rest = torch.cat([dft - coarse, dft], dim=1)
+            self.register_buffer("rest", rest.float().contiguous(), persistent=False)
+        self.register_buffer("filters", power.filters[:, heard], persistent=False)
 
     def forward(self, wave: Tensor) -> Tensor:
         frames = 1 + wave.shape[1] // self.hop_samples
         used = (frames - 1) * self.hop_samples + self.fft_samples
         padded = F.pad((wave * COARSE_SAMPLE)[:, None], (self.fft_samples // 2,) * 2, mode="reflect")
         blocks = padded[:, 0, :used].unflatten(1, (-1, self.block_samples)).transpose(1, 2)
-        whole = blocks.round()
+        whole = blocks.round() if self.split else blocks
         stride = self.hop_samples // self.block_samples
         parts = F.conv1d(whole, self.coarse, stride=stride)  # (B, 2 bins, frames)
-        parts = parts + F.conv1d(torch.cat([whole, blocks - whole], dim=1), self.rest, stride=stride)
-        return self.filters @ (parts / (COARSE_SAMPLE * COARSE_WEIGHT)).square()
+        if self.split:
+            parts = parts + F.conv1d(torch.cat([whole, blocks - whole], dim=1), self.rest, stride=stride)
+        real, imaginary = (parts / (COARSE_SAMPLE * COARSE_WEIGHT)).square().chunk(2, dim=1)
+        return self.filters @ (real + imaginary)

@@ -17,6 +17,8 @@ from rales.inference.engines import ARTEFACT_SUFFIXES, Engine, Probabilities, Wa
 if TYPE_CHECKING:
     import torch
 
+CLIPS = "clips"  # what the number of clips is called in a graph
+
 
 def make_graph(program: torch.export.ExportedProgram, precision: str, calibration: Waveforms | None) -> Any:
     """Graph -> onnx.ModelProto. int8 has 8-bit weights per output channel; activations are measured as they pass."""
@@ -28,7 +30,18 @@ def make_graph(program: torch.export.ExportedProgram, precision: str, calibratio
         )
     assert exported is not None
     model = exported.model_proto
+    name_clip_count(model)
     return quantize_graph(model) if precision == "int8" else model
+
+
+def name_clip_count(model: Any) -> None:
+    """onnx.ModelProto whose number of clips torch has called something -> the same, where it is called `CLIPS`."""
+    (wave,) = model.graph.input
+    torch_name = wave.type.tensor_type.shape.dim[0].dim_param
+    for value in (wave, *model.graph.output, *model.graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param == torch_name:
+                size.dim_param = CLIPS
 
 
 def quantize_graph(model: Any) -> Any:
@@ -69,6 +82,7 @@ def open_session(source: str | bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = count_threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as the threads of torch: see cli
+    options.add_free_dimension_override_by_name(CLIPS, 1)  # every size is known then, none computed again
     options.log_severity_level = 4
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rales.audio import io, quality
+from rales.audio.band_energy import to_4_khz
 from rales.audio.open_audio import AUDIO_SUFFIXES, FULL, UNREAD_SUFFIXES, NoRoom, left_out_channels_note
 from rales.audio.padding import prepare_waveform
 from rales.audio.quality import Verdict
@@ -59,6 +60,15 @@ RECORDINGS_AHEAD = 8  # recordings that are read, or waiting to be scored, at a 
 PrepareSpans = Callable[[Path, Sequence[tuple[float, float]]], "CycleDataset"]
 CyclesOfOne = str | Sequence[TableRow] | Annotation  # a word of CYCLES, rows of a table, what a reader says
 CycleSource = str | Mapping[str, Sequence[TableRow] | Annotation]  # for all recordings, or what is said of some
+
+
+class WholeSound(NamedTuple):
+    """A recording of up to `DECODE_ONCE_S` as a mono waveform (N,), and what `to_4_khz` makes of it: breaths are found
+    and quality is judged there."""
+
+    wave: Waveforms
+    rate_hz: int
+    slow: Waveforms
 
 
 class Cycles(NamedTuple):
@@ -254,7 +264,7 @@ def find_cycles(
     path: Path,
     duration_s: float,
     where: CyclesOfOne = "auto",
-    sound: tuple[Waveforms, int] | None = None,
+    sound: WholeSound | None = None,
     annotation_name: str | None = None,
     label_set: LabelSet = ICBHI,
 ) -> Cycles:
@@ -321,17 +331,17 @@ def find_true_label(cycle: Cycle, label_set: LabelSet) -> str | None:
         return None
 
 
-def find_breaths(
-    path: Path, duration_s: float, sound: tuple[Waveforms, int] | None = None
-) -> list[tuple[float, float]]:
+def find_breaths(path: Path, duration_s: float, sound: WholeSound | None = None) -> list[tuple[float, float]]:
     """Recording -> the breathing cycles in its sound; a long one is heard in stretches, so that it fits into memory."""
+    if sound is not None:
+        found = breath_segmentation.find_breaths(sound.wave, sound.rate_hz, slow=sound.slow)
+        return [(start_s, min(end_s, duration_s)) for start_s, end_s in found]
     begins = np.arange(0.0, duration_s, SECTION_S).tolist()
-    spans = zip(begins, [*begins[1:], None], strict=True)
-    stretches = io.read_segments(path, spans) if sound is None else io.cut_segments(path, sound, spans)
+    stretches = io.read_segments(path, zip(begins, [*begins[1:], None], strict=True))
     return [
         (begin_s + start_s, min(begin_s + end_s, duration_s))
-        for begin_s, (sound, rate_hz) in zip(begins, stretches, strict=True)
-        for start_s, end_s in breath_segmentation.find_breaths(sound, rate_hz)
+        for begin_s, (wave, rate_hz) in zip(begins, stretches, strict=True)
+        for start_s, end_s in breath_segmentation.find_breaths(wave, rate_hz)
     ]
 
 
@@ -341,7 +351,7 @@ def source_for(where: CycleSource, path: str) -> CyclesOfOne:
 
 
 def judge_cycles(
-    path: Path, facts: io.AudioInfo, cycles: Cycles, where: Any, gate: bool, sound: tuple[Waveforms, int] | None = None
+    path: Path, facts: io.AudioInfo, cycles: Cycles, where: Any, gate: bool, sound: WholeSound | None = None
 ) -> Cycles:
     """Cycles of a recording -> the same with a verdict on each, from its channels before they are mixed.
 
@@ -351,10 +361,9 @@ def judge_cycles(
     if not gate:
         return cycles._replace(verdicts=[quality.UNCHECKED] * len(cycles.start_s))
     if sound is not None and facts.channels == 1:
-        blocks = iter([(sound[0][:, None], sound[1])])
+        stretches = list(quality.judge_segments([(sound.wave, sound.rate_hz)], slow=sound.slow))
     else:
-        blocks = io.read_blocks(path, quality.SEGMENT_S)
-    stretches = list(quality.judge_segments(blocks, facts.live))
+        stretches = list(quality.judge_segments(io.read_blocks(path, quality.SEGMENT_S), facts.live))
     verdicts = [quality.verdict_of_span(stretches, *span) for span in zip(cycles.start_s, cycles.end_s, strict=True)]
     if cycles.marked:
         verdicts = [verdict._replace(judged=verdict.quality not in quality.NO_SOUND) for verdict in verdicts]
@@ -383,7 +392,7 @@ def read_chunks(
         # the sound is read at once only where breaths are looked for in it
         place = source_for(where, path)
         known = not isinstance(place, str) or is_annotated(file, place)
-        sound = None if duration_s > DECODE_ONCE_S or known else io.read_waveform(file)
+        sound = None if duration_s > DECODE_ONCE_S or known else read_whole_sound(file)
         beside = f"the text beside {path}" if is_url(path) else None
         cycles = find_cycles(file, duration_s, place, sound, beside, label_set)
         cycles = judge_cycles(file, facts, cycles, place, gate, sound)
@@ -400,7 +409,7 @@ def read_chunks(
                 yield whole.cut(slice(start, start + CHUNK_CYCLES), last=start + CHUNK_CYCLES >= len(own))
             return
 
-        segments = io.read_segments(file, spans) if sound is None else io.cut_segments(file, sound, spans)
+        segments = io.read_segments(file, spans) if sound is None else io.cut_segments(file, sound[:2], spans)
         samples, left = round(audio.rate_hz * audio.duration_s), len(spans)
         if not spans:
             yield CycleChunk(path, duration_s, cycles, np.empty((0, samples), np.float32), last=True, notes=notes)
@@ -410,6 +419,12 @@ def read_chunks(
                 row[:] = prepare_cycle(segment, native_hz, audio)
             left -= len(waveforms)
             yield CycleChunk(path, duration_s, cycles, waveforms, last=not left, notes=notes)
+
+
+def read_whole_sound(file: Path) -> WholeSound:
+    """Recording -> all of its sound."""
+    wave, rate_hz = io.read_waveform(file)
+    return WholeSound(wave, rate_hz, to_4_khz(wave, rate_hz))
 
 
 def notes_to_tell(facts: io.AudioInfo, verdicts: Sequence[Verdict]) -> tuple[str, ...]:

@@ -46,14 +46,17 @@ class Detector:
     threshold: float  # of the mean score of the starts that were found: less is no breathing
 
 
-def find_breaths(wave: FloatArray, rate_hz: int, fitted: Detector | None = None) -> list[Span]:
+def find_breaths(
+    wave: FloatArray, rate_hz: int, fitted: Detector | None = None, slow: FloatArray | None = None
+) -> list[Span]:
     """(N,) mono float32 at any rate -> (start_s, end_s) of each breathing cycle, one behind the other.
 
     Empty where no rhythm of breathing is found: silence, noise, less than 2 s of sound. A breath that the recording
     cuts off counts where more than half of it is heard. Digital silence holds no cycle, nor does a stretch of a long
-    recording that has no rhythm. `fitted` is the detector of the package unless given.
+    recording that has no rhythm. `fitted` is the detector of the package unless given, `slow` what
+    `to_4_khz` makes of the wave if that is known.
     """
-    levels, silent = band_levels(np.asarray(wave, dtype=np.float32), rate_hz)
+    levels, silent = band_levels(np.asarray(wave, dtype=np.float32), rate_hz, slow)
     heard = np.flatnonzero(~silent)
     if heard.size < SHORTEST_SOUND_S * FRAME_HZ:
         return []

@@ -314,15 +314,11 @@ class Predictor:
         paths: Sequence[str],
         problems: list[str] | None = None,
         decision: Decision | None = None,
-        *,
-        cycles: audio_reader.CycleSource = "auto",
-        quality: bool = True,
-        progress: bool = False,
+        **how: Any,
     ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-        """`answers`, each as a table with its notice."""
+        """`answers`, of the same parameters, each as a table with its notice."""
         decision = decision or self.decision()
-        found = self.answers(paths, problems, decision, cycles=cycles, quality=quality, progress=progress)
-        return (make_tables(*columns, decision) for columns in found)
+        return (make_tables(*columns, decision) for columns in self.answers(paths, problems, decision, **how))
 
     def answers(
         self,

@@ -21,10 +21,10 @@ from rales import parallel, slurm
 from rales.data import manifest as table
 from rales.data.annotation_dialects import TableRow
 from rales.data.corpus import CorpusSource, read_corpus
-from rales.environment import count_processors, limit_threads
+from rales.environment import count_processors, count_threads, limit_threads
 from rales.errors import FileError, UsageError
 from rales.evaluation import predictions, recordings
-from rales.export.load import load_with_engine
+from rales.export.load import Tell, load_with_engine
 from rales.files.atomic import lock_folder, make_folder, remove_abandoned
 from rales.files.csv_cells import one_line
 from rales.files.json_files import to_jsonable
@@ -69,6 +69,7 @@ def predict_manifest(
     quality: bool = True,
     urls: Sequence[str] = (),
     progress: bool = False,
+    tell: Tell = lambda _: None,
 ) -> dict[str, Any]:
     """Manifest (CSV or Parquet with a column `path`) -> OUT/cycles, OUT/summary and OUT/status, a Parquet file a shard;
     -> counts, and the sentences of what failed.
@@ -78,7 +79,8 @@ def predict_manifest(
     is "local" (`processes` at a time), "ray" (the cluster at `address`, or one started here) or "slurm" (jobs with the
     `sbatch` options); manifest, model and out must be on a file system that its nodes share.
     `urls` are the beginnings of addresses that the manifest may name: it may be a stranger's, and an address is asked
-    from this machine, with the user's rights.
+    from this machine, with the user's rights. `tell` takes sentences about the engine: on one thread
+    the fastest is looked for here and remembered, so that workers on this machine take it too.
     Errors: no manifest, no model, an OUT of another job, an address that is not allowed.
     """
     if cluster not in ("local", "ray", "slurm"):
@@ -91,7 +93,8 @@ def predict_manifest(
     (source,) = collection.sources
     check_urls(manifest, source, urls)
     rows = read_manifest_rows(manifest, source) if cycles == "auto" else {}
-    classifier = load_with_engine(model)
+    # An engine is remembered for its number of threads, and workers have one
+    classifier = load_with_engine(model, recordings=len(source.used) if count_threads() == 1 else 0, tell=tell)
     decision = classifier.decision(min_confidence, threshold, sets)
     of_model = ("caution", "label_set")
     told = {name: value for name, value in asdict(decision).items() if name not in of_model}

@@ -1,31 +1,42 @@
 // The service: JSON in and out; its sentences become errors.
 
 export class Refused extends Error {
-  constructor(status, sentence) {
-    super(sentence);
+  /** @param {number} status @param {string} message */
+  constructor(status, message) {
+    super(message);
     this.status = status;
   }
 }
 
-/** Method, path and body (an object for JSON, FormData for files, numbers for bytes) -> the answer. Errors: Refused. */
+/**
+ * Method, path and body (an object for JSON, FormData for files, numbers for bytes) -> the answer. Errors: Refused.
+ * @template {string} Method
+ * @template {string} Path
+ * @param {Method} method
+ * @param {Path} path
+ * @param {FormData | ArrayBufferView<ArrayBuffer> | object} [body]
+ * @returns {Promise<Service.Answer<`${Method} ${Path}`>>}
+ */
 export async function call(method, path, body) {
   const [files, numbers] = [body instanceof FormData, ArrayBuffer.isView(body)];
-  const options = { method };
+  const options = /** @type {RequestInit} */ ({ method });
   if (body !== undefined) {
-    options.body = files || numbers ? body : JSON.stringify(body);
+    options.body = files || numbers ? /** @type {BodyInit} */ (body) : JSON.stringify(body);
     if (!files) options.headers = { "content-type": numbers ? "application/octet-stream" : "application/json" };
   }
   const answer = await fetched(path, options);
-  return answer.status === 204 ? null : answer.json();
+  return answer.status === 204 ? /** @type {any} */ (null) : answer.json();
 }
 
-/** Path -> the answer as bytes, and its headers; `signal` gives up. */
+/** Path -> the answer as bytes, and its headers; `signal` gives up.
+ * @type {(path: string, signal?: AbortSignal) => Promise<{ content: Uint8Array<ArrayBuffer>, headers: Headers }>} */
 export async function bytes(path, signal) {
   const answer = await fetched(path, { signal });
   return { content: new Uint8Array(await answer.arrayBuffer()), headers: answer.headers };
 }
 
-/** -> an answer that is one; a service that says when to come back is asked again then. Errors: Refused. */
+/** -> an answer that is one; a service that says when to come back is asked again then. Errors: Refused.
+ * @type {(path: string, options: RequestInit) => Promise<Response>} */
 async function fetched(path, options) {
   for (;;) {
     let answer;
@@ -41,9 +52,10 @@ async function fetched(path, options) {
   }
 }
 
+/** @type {(milliseconds: number) => Promise<void>} */
 export const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-/** Have the browser save what a path answers. */
+/** Have the browser save what a path answers. @type {(path: string) => void} */
 export function download(path) {
   const link = document.createElement("a");
   link.href = path;
@@ -53,6 +65,7 @@ export function download(path) {
   link.remove();
 }
 
+/** @type {(answer: Response) => Promise<string>} */
 async function sentence(answer) {
   try {
     return (await answer.json()).detail;

@@ -35,11 +35,13 @@ function showFrequencies() {
     return mark;
   });
   const limits = band();
-  const bar = limits ? h("i", { title: "What is heard" }) : null;
-  if (bar) {
-    const place = (hertz) => Math.min(1, Math.max(0, placeOf(scale, hertz)));
+  const bars = [];
+  if (limits) {
+    const bar = h("i", { title: "What is heard" });
+    const place = (/** @type {number} */ hertz) => Math.min(1, Math.max(0, placeOf(scale, hertz)));
     bar.style.bottom = `${place(limits.low_hz) * 100}%`;
     bar.style.top = `${(1 - place(limits.high_hz)) * 100}%`;
+    bars.push(bar);
   }
-  byId("frequency-axis").replaceChildren(...ticks, ...(bar ? [bar] : []));
+  byId("frequency-axis").replaceChildren(...ticks, ...bars);
 }

@@ -9,21 +9,28 @@ const TOUCHING_MS = 5;
 const LONGEST_NOTE = 300; // letters, as the service takes
 
 let last = 0;
+/** @type {(cycle: Omit<Cycle, "id">) => Cycle} */
 export const withId = (cycle) => ({ ...cycle, start_s: round(cycle.start_s), end_s: round(cycle.end_s), id: `c${(last += 1)}` });
 
-/** What two cycles of the same stretch of time share; the service rounds to milliseconds as well. */
+/** What two cycles of the same stretch of time share; the service rounds to milliseconds as well.
+ * @type {(cycle: Service.Span) => string} */
 export const timeKey = (cycle) => `${cycle.start_s.toFixed(3)}-${cycle.end_s.toFixed(3)}`;
 
+/** @type {(seconds: number) => number} */
 const ms = (seconds) => Math.round(seconds * 1000);
+/** @type {(seconds: number) => number} */
 const round = (seconds) => ms(seconds) / 1000;
-/** Length of a recording -> its last whole millisecond. */
+/** Length of a recording -> its last whole millisecond. @type {(duration_s: number) => number} */
 const lastMs = (duration_s) => Math.floor(duration_s * 1000 + 1e-6);
+/** @type {(cycles: Cycle[]) => Cycle[]} */
 const sorted = (cycles) => [...cycles].sort((a, b) => a.start_s - b.start_s || a.end_s - b.end_s);
-/** The cycles, sorted; null where two would be the same stretch of time, which the service refuses. */
+/** The cycles, sorted; null where two would be the same stretch of time, which the service refuses.
+ * @type {(cycles: Cycle[]) => Cycle[] | null} */
 const distinct = (cycles) => (new Set(cycles.map(timeKey)).size === cycles.length ? sorted(cycles) : null);
 
 /** Move one edge ("start_s" or "end_s") of a cycle. A neighbour that touches it moves along, another one is a wall. Null
- * where it cannot move, or another cycle is just there. */
+ * where it cannot move, or another cycle is just there.
+ * @type {(cycles: Cycle[], id: string, edge: "start_s" | "end_s", seconds: number, duration_s: number) => Cycle[] | null} */
 export function move(cycles, id, edge, seconds, duration_s) {
   const index = cycles.findIndex((cycle) => cycle.id === id);
   const cycle = cycles[index];
@@ -44,14 +51,16 @@ export function move(cycles, id, edge, seconds, duration_s) {
   }));
 }
 
-/** Give a cycle a label, with which it is confirmed and usable. */
+/** Give a cycle a label, with which it is confirmed and usable.
+ * @type {(cycles: Cycle[], id: string, label: string) => Cycle[]} */
 export function relabel(cycles, id, label) {
   return setUnusable(cycles, id, false).map((cycle) => (cycle.id === id ? { ...cycle, label, confirmed: true } : cycle));
 }
 
-/** A cycle -> two of the same label; null where a part would be too short or is a cycle already, or there are `most` already. */
+/** A cycle -> two of the same label; null where a part would be too short or is a cycle already, or there are `most` already.
+ * @type {(cycles: Cycle[], id: string, seconds: number, most: number) => Cycle[] | null} */
 export function split(cycles, id, seconds, most) {
-  const cycle = cycles.find((each) => each.id === id);
+  const cycle = /** @type {Cycle} */ (cycles.find((each) => each.id === id));
   const there = ms(seconds);
   if (there - ms(cycle.start_s) < SHORTEST_MS || ms(cycle.end_s) - there < SHORTEST_MS || cycles.length >= most) return null;
   const parts = [{ ...cycle, end_s: there / 1000 }, withId({ ...cycle, start_s: there / 1000 })];
@@ -59,7 +68,8 @@ export function split(cycles, id, seconds, most) {
 }
 
 /** A cycle and the one after it -> one cycle that holds what both hold; null for the last one, where no class says what
- * both hold, and where one of them alone is unusable. */
+ * both hold, and where one of them alone is unusable.
+ * @type {(cycles: Cycle[], id: string, labels?: LabelRules) => Cycle[] | null} */
 export function merge(cycles, id, labels = LABELS) {
   const index = cycles.findIndex((cycle) => cycle.id === id);
   const [first, second] = cycles.slice(index, index + 2);
@@ -72,10 +82,12 @@ export function merge(cycles, id, labels = LABELS) {
   return [...cycles.slice(0, index), merged, ...cycles.slice(index + 2)];
 }
 
+/** @type {(cycles: Cycle[], id: string) => Cycle[]} */
 export const remove = (cycles, id) => cycles.filter((cycle) => cycle.id !== id);
 
 /** A new cycle from one time towards another, as far as the gap around the first goes; null where that is inside a cycle,
- * there is no room, or there are `most` already. */
+ * there is no room, or there are `most` already.
+ * @type {(cycles: Cycle[], from_s: number, to_s: number, duration_s: number, most: number) => Cycle[] | null} */
 export function add(cycles, from_s, to_s, duration_s, most) {
   const at = Math.min(Math.max(ms(from_s), 0), lastMs(duration_s));
   if (cycles.length >= most || cycles.some((cycle) => ms(cycle.start_s) < at && at < ms(cycle.end_s))) return null;
@@ -90,10 +102,11 @@ export function add(cycles, from_s, to_s, duration_s, most) {
   return distinct([...cycles, cycle]);
 }
 
-/** Give a cycle a note, "" for none. */
+/** Give a cycle a note, "" for none. @type {(cycles: Cycle[], id: string, note: string) => Cycle[]} */
 export const setNote = (cycles, id, note) => cycles.map((cycle) => (cycle.id === id ? { ...cycle, note } : cycle));
 
-/** Say that nothing can be told of a cycle, which a person has then found, or take that back: its label is unjudged. */
+/** Say that nothing can be told of a cycle, which a person has then found, or take that back: its label is unjudged.
+ * @type {(cycles: Cycle[], id: string, unusable: boolean) => Cycle[]} */
 export function setUnusable(cycles, id, unusable) {
   return cycles.map((cycle) => {
     if (cycle.id !== id) return cycle;

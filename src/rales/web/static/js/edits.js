@@ -8,12 +8,14 @@ import { state, update } from "./state.js";
 
 const MOST_STEPS = 500;
 
-const past = []; // steps {recording, before, after}, of all recordings of the session in the order they were made
-const future = [];
-let open = async () => {};
+/** @typedef {{ recording: string, before: Standing, after: Standing }} Step */
+const past = /** @type {Step[]} */ ([]); // of all recordings of the session in the order they were made
+const future = /** @type {Step[]} */ ([]);
+let open = /** @type {(id: string) => Promise<void>} */ (async () => {});
 let leading = false;
 
-/** `openRecording(id)` resolves once a recording can be heard: a step is taken back where it was made. */
+/** `openRecording(id)` resolves once a recording can be heard: a step is taken back where it was made.
+ * @type {(openRecording: (id: string) => Promise<void>) => void} */
 export function start(openRecording) {
   open = openRecording;
 }
@@ -24,21 +26,25 @@ export function forget() {
   buttons();
 }
 
-/** The open recording was `before`, and is now as it is shown, through something else than an edit. */
+/** The open recording was `before`, and is now as it is shown, through something else than an edit.
+ * @type {(before: Standing) => void} */
 export function remember(before) {
   past.push({ recording: state.current.id, before, after: standing() });
   future.length = 0;
   buttons();
 }
 
-/** The cycles become these; `what` is said. -> whether that was possible; nothing happens for null. */
+/** The cycles become these; `what` is said. -> whether that was possible; nothing happens for null.
+ * @type {(cycles: Cycle[] | null | undefined, what: string, selected?: string | null) => boolean} */
 export const change = (cycles, what, selected = state.selected) => make(cycles && { cycles, selected }, what);
 
-/** The events become these, and the labels of cycles that nobody has confirmed follow them. */
+/** The events become these, and the labels of cycles that nobody has confirmed follow them.
+ * @type {(events: SoundEvent[] | null, what: string, event?: string | null) => boolean} */
 export const changeEvents = (events, what, event = state.event) =>
   make(events && { events, event, cycles: following(state.cycles, state.events, events) }, what);
 
-/** What stands becomes the same with these parts. */
+/** What stands becomes the same with these parts.
+ * @type {(parts: Partial<Standing> | null | undefined, what: string) => boolean} */
 function make(parts, what) {
   if (!state.heard) return refused("Not before the recording can be heard");
   if (!parts) return refused("Not possible here");
@@ -57,6 +63,7 @@ export const undo = () => travel(past, future, "after", "before", "Undone");
 
 export const redo = () => travel(future, past, "before", "after", "Done again");
 
+/** @type {(from: Step[], to: Step[], here: "before" | "after", there: "before" | "after", what: string) => Promise<boolean>} */
 async function travel(from, to, here, there, what) {
   const step = from.at(-1);
   if (!step || leading || (!state.heard && step.recording === state.current?.id)) return false;
@@ -79,9 +86,10 @@ async function travel(from, to, here, there, what) {
   return true;
 }
 
-/** -> what an undo brings back. */
+/** -> what an undo brings back. @type {() => Standing} */
 export const standing = () => ({ cycles: state.cycles, selected: state.selected, events: state.events, event: state.event });
 
+/** @type {(standing: Standing) => void} */
 function become({ cycles, selected, events, event }) {
   const there = cycles.some((cycle) => cycle.id === selected);
   const marked = events.some(({ id }) => id === event);
@@ -89,6 +97,7 @@ function become({ cycles, selected, events, event }) {
   save();
 }
 
+/** @type {(sentence: string) => false} */
 function refused(sentence) {
   tell(sentence);
   return false;

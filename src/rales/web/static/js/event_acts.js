@@ -16,21 +16,21 @@ const NEW_HZ = [200, 800];
 /** What the rules of events must know of the recording. */
 export const about = () => ({ cycles: state.cycles, duration_s: state.current.duration_s, most: state.limits.events });
 
+/** @type {(kind: string) => EventKind} */
+const known = (kind) => /** @type {EventKind} */ (kind in KINDS ? kind : "wheeze");
+
 /** The kind that is marked next, kept by the browser. */
-export const kindToMark = () => (byId("event-kind").value in KINDS ? byId("event-kind").value : "wheeze");
+export const kindToMark = () => known(byId("event-kind").value);
+export const keptKind = () => known(localStorage.getItem(KEPT) ?? "");
 
-export function keptKind() {
-  const kept = localStorage.getItem(KEPT);
-  return kept in KINDS ? kept : "wheeze";
-}
-
+/** @type {(kind: EventKind) => void} */
 export function chooseKind(kind) {
   byId("event-kind").value = kind;
   localStorage.setItem(KEPT, kind);
   if (state.marking) update({ marking: kind });
 }
 
-/** Begin or end that a drag or a click on the picture marks an event. */
+/** Begin or end that a drag or a click on the picture marks an event. @type {(on: boolean) => void} */
 export function setMarking(on) {
   const { words, box } = KINDS[kindToMark()];
   update({ marking: on ? kindToMark() : null });
@@ -43,11 +43,12 @@ export function nextKind() {
   tell(`Mark: ${KINDS[kindToMark()].words}`);
 }
 
-/** An event was made, in these events: it is the selected one. */
+/** An event was made, in these events: it is the selected one.
+ * @type {(next: SoundEvent[] | null, kind: EventKind) => void} */
 export function made(next, kind) {
   const { words, box } = KINDS[kind];
   if (next === null) return void tell(`${box ? "Too small for an event" : "Not possible here"}, or there already`);
-  const fresh = next.find((event) => !state.events.some(({ id }) => id === event.id));
+  const fresh = /** @type {SoundEvent} */ (next.find((event) => !state.events.some(({ id }) => id === event.id)));
   const cycle = cycleAt(state.cycles, (fresh.start_s + fresh.end_s) / 2);
   const said = `${words} at ${fresh.start_s.toFixed(2)} s${cycle ? "" : ", outside every cycle"}`;
   if (changeEvents(next, said, fresh.id) && cycle) update({ selected: cycle.id });
@@ -63,6 +64,7 @@ export function markHere(kind = kindToMark()) {
 
 export const markTurn = () => markHere("expiration");
 
+/** @type {(steps: number) => void} */
 export function nudge(steps) {
   const event = selectedEvent();
   if (!event) return say("No event is selected");
@@ -86,6 +88,7 @@ export function nextEvent() {
   say(`${KINDS[event.kind].words}, ${extent(event)}`);
 }
 
+/** @type {(event: SoundEvent) => void} */
 export function select(event) {
   const cycle = cycleAt(state.cycles, (event.start_s + event.end_s) / 2);
   update({ event: event.id, ...(cycle ? { selected: cycle.id } : {}) });

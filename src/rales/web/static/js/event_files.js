@@ -13,7 +13,7 @@ const FORMS = { raven: "Raven boxes", audacity: "Audacity", icbhi: "ICBHI events
 export function start() {
   byId("read-events").addEventListener("click", () => byId("event-file").click());
   byId("event-file").addEventListener("change", async () => {
-    const [file] = byId("event-file").files;
+    const [file] = byId("event-file").files ?? [];
     if (file) await read(file).catch((error) => alarm(error.message));
     byId("event-file").value = "";
   });
@@ -21,11 +21,12 @@ export function start() {
   saveAs("export-all-events", (form) => `/sessions/${state.session}/events/export?format=${form}`);
   when(["events", "current", "heard"], () => {
     const none = !state.events.length || state.current?.id === EXAMPLE;
-    for (const button of byId("export-events").children) button.disabled = none;
+    for (const button of byId("export-events").querySelectorAll("button")) button.disabled = none;
     byId("read-events").disabled = state.current?.id === EXAMPLE;
   });
 }
 
+/** @type {(file: File) => Promise<void>} */
 async function read(file) {
   const { current, limits } = state;
   const { events, notes } = await call("POST", `/recordings/${current.id}/events`, { name: file.name, text: await readText(file) });
@@ -37,6 +38,7 @@ async function read(file) {
   if (notes.length) alarm(notes.join(". "));
 }
 
+/** @type {(id: "export-events" | "export-all-events", path: (form: string) => string) => void} */
 function saveAs(id, path) {
   byId(id).replaceChildren(...Object.entries(FORMS).map(([value, words]) =>
     h("button", { type: "button", value, onclick: async () => {

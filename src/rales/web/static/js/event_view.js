@@ -9,6 +9,7 @@ import { state, when } from "./state.js";
 const POINT_PX = 7; // as wide as a point is drawn
 const FULL = [0.07, 0.94]; // of the height, for what has no frequencies
 const EDGES = [["start_s", "left"], ["end_s", "right"], ["low_hz", "bottom"], ["high_hz", "top"]];
+/** @typedef {{ event: SoundEvent, left: number, right: number }} Seen on the picture, in pixels */
 
 export function start() {
   when(["events", "event", "view", "picture", "current", "heard"], show);
@@ -25,13 +26,14 @@ function show() {
   byId("event-marks").replaceChildren(...seen.map(mark));
 }
 
-/** What an event is drawn as: "box", "point" or "turn". */
+/** What an event is drawn as: "box", "point" or "turn". @type {(event: SoundEvent) => "turn" | "point" | "box"} */
 const shapeOf = (event) => (KINDS[event.kind].sound === null ? "turn" : isPoint(event) ? "point" : "box");
 
+/** @type {(seen: Seen) => HTMLElement} */
 function outline({ event, left, right }) {
   const { words, sound } = KINDS[event.kind];
   const scale = scaleOf(state.picture);
-  const place = (hertz) => Math.min(1, Math.max(0, placeOf(scale, hertz)));
+  const place = (/** @type {number | null} */ hertz) => Math.min(1, Math.max(0, placeOf(scale, hertz ?? 0)));
   const [low, high] = event.low_hz === null ? FULL : [place(event.low_hz), place(event.high_hz)];
   const shape = shapeOf(event);
   const chosen = event.id === state.event;
@@ -51,12 +53,14 @@ function outline({ event, left, right }) {
   return element;
 }
 
+/** @type {(edge: string, side: string) => HTMLElement} */
 function handle(edge, side) {
   const element = h("b", { className: `event-edge ${side}` });
   element.dataset.eventEdge = edge;
   return element;
 }
 
+/** @type {(seen: Seen) => HTMLElement} */
 function mark({ event, left, right }) {
   const shape = shapeOf(event);
   const element = h("i", { className: `event-mark ${shape} ${KINDS[event.kind].sound ?? ""}` });

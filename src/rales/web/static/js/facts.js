@@ -6,13 +6,16 @@ import { alarm, ask, byId, h } from "./dom.js";
 import { PLACES, title } from "./queue.js";
 import { EXAMPLE, state, update, updateLine, when } from "./state.js";
 
+/** @typedef {"patient" | "location" | "device" | "note"} Field */
+/** @typedef {{ [field in Field]?: string }} Said */
+/** @typedef {{ said: Said, was: Said, base: number }} Draft of new facts, those that they replace, and their revision */
 const FIELDS = { patient: "patient", location: "site", device: "device", note: "note" }; // and what people call them
 const DEVICES = ["AKGC417L", "LittC2SE", "Litt3200", "Meditron", "Yunting"]; // of ICBHI 2017 and SPRSound
 const SOON_MS = 500;
 const DRAFT = "rales-facts-";
 const OLDEST_MS = 30 * 24 * 3600 * 1000;
 
-const unsaved = new Map(); // recording -> {said, was, base}: new facts, those that they replace, and their revision
+const unsaved = /** @type {Map<string, Draft>} */ (new Map()); // by recording
 let timer = 0;
 let saving = Promise.resolve();
 
@@ -21,8 +24,11 @@ export function start() {
     ...Object.entries(PLACES).map(([value, words]) => h("option", { value }, words)));
   byId("chest").append(...Object.entries(PLACES).map(([value, words]) => h("label", { className: `site ${value}`, title: words },
     h("input", { type: "radio", name: "site", value, "aria-label": words, onchange: () => say("location", value) }))));
-  for (const field of Object.keys(FIELDS)) byId(`fact-${field}`).addEventListener("input", ({ target }) => say(field, target.value));
-  byId("fact-of-name").addEventListener("click", () => Object.entries(state.current.named).forEach(([field, text]) => text && say(field, text)));
+  for (const field of Object.keys(FIELDS)) {
+    const input = byId(`fact-${field}`);
+    input.addEventListener("input", () => say(field, input.value));
+  }
+  byId("fact-of-name").addEventListener("click", () => namedFields().forEach(([field, text]) => say(field, text)));
   when(["current", "reader"], show);
   when(["recordings", "current"], follow);
   addEventListener("pagehide", () => {
@@ -51,15 +57,18 @@ export function saveFacts() {
   return saving;
 }
 
-/** Nothing of a recording is to be saved any more: it was removed. */
+/** Nothing of a recording is to be saved any more: it was removed. @type {(id: string) => void} */
 export function dismiss(id) {
   unsaved.delete(id);
   localStorage.removeItem(DRAFT + id);
 }
 
+/** @type {<Id extends string>(id: Id) => `/recordings/${Id}/facts`} */
 const pathOf = (id) => `/recordings/${id}/facts`;
+/** @type {(facts: Draft) => Said & { base: number }} */
 const body = ({ said, base }) => ({ ...said, base });
 
+/** @type {(id: string, facts: Draft) => void} */
 function keep(id, facts) {
   unsaved.set(id, facts);
   try {
@@ -69,6 +78,10 @@ function keep(id, facts) {
   }
 }
 
+/** -> what the name of the open recording says of it. */
+const namedFields = () => /** @type {[Field, string][]} */ (Object.entries(state.current.named).filter(([, text]) => text));
+
+/** @type {(field: Field, text: string) => void} */
 function say(field, text) {
   const { current } = state;
   const { said, was, base } = unsaved.get(current.id) ?? { said: {}, was: {}, base: current.facts_revision };
@@ -79,13 +92,14 @@ function say(field, text) {
   timer = setTimeout(saveFacts, SOON_MS);
 }
 
+/** @type {(id: string) => Promise<void>} */
 async function send(id) {
   const facts = unsaved.get(id);
   if (!facts) return;
   try {
     const { revision, facts: line } = await call("POST", pathOf(id), body(facts));
     const later = unsaved.get(id);
-    if (later === facts) dismiss(id);
+    if (!later || later === facts) dismiss(id);
     else keep(id, { ...later, base: revision });
     if (state.current?.id === id) {
       const { patient, location, device } = line;
@@ -100,13 +114,15 @@ async function send(id) {
   }
 }
 
+/** @type {(id: string, error: Error & { status?: number }) => void} */
 function notSaved(id, error) {
   if (error.status === 404) unsaved.delete(id); // the browser keeps it: this may be a service with another folder
   if (state.current?.id === id) byId("facts-saved").textContent = "Not saved";
   alarm(`Not saved: ${error.message}`);
 }
 
-/** Somebody else has saved since. What they changed and this page did not is theirs; for the rest the person is asked. */
+/** Somebody else has saved since. What they changed and this page did not is theirs; for the rest the person is asked.
+ * @type {(id: string, facts: Draft) => Promise<void>} */
 async function settle(id, { said, was }) {
   const theirs = await call("GET", `/recordings/${id}`);
   const both = Object.keys(said).filter((field) => theirs[field] !== was[field] && theirs[field] !== said[field]);
@@ -144,7 +160,7 @@ function show() {
   for (const field of Object.keys(FIELDS)) if (byId(`fact-${field}`).value !== held[field]) byId(`fact-${field}`).value = held[field];
   for (const site of byId("chest").querySelectorAll("input")) site.checked = site.value === held.location;
   byId("note-field").hidden = Boolean(state.reader); // it may say what a reader is to decide
-  const named = Object.entries(current.named).filter(([, text]) => text);
+  const named = namedFields();
   const alike = named.filter(([field, text]) => held[field] === text).map(([field]) => FIELDS[field]);
   byId("of-name").textContent = alike.length ? `From the name: ${alike.join(", ")}.` : "";
   byId("fact-of-name").hidden = alike.length === named.length;
@@ -154,7 +170,8 @@ function show() {
   suggest("known-patients", state.recordings.map((facts) => facts.patient));
 }
 
-/** Words that were used before, of which a person may choose. */
+/** Words that were used before, of which a person may choose.
+ * @type {(id: "known-devices" | "known-patients", words: string[]) => void} */
 function suggest(id, words) {
   const known = [...new Set(words)].filter(Boolean).sort();
   if (byId(id).children.length !== known.length) byId(id).replaceChildren(...known.map((value) => h("option", { value })));

@@ -21,6 +21,7 @@ async function open() {
   byId("revisions").showModal();
 }
 
+/** @type {(current: Service.RecordingDetail, one: Service.Revision, stands: boolean) => HTMLElement} */
 function entry(current, one, stands) {
   const events = one.events ? `, ${one.events} ${one.events === 1 ? "event" : "events"}` : "";
   const many = `${one.cycles} ${one.cycles === 1 ? "cycle" : "cycles"}, ${one.confirmed} confirmed${events}`;
@@ -31,7 +32,8 @@ function entry(current, one, stands) {
     stands ? h("span", { className: "soft" }, "stands now") : restore);
 }
 
-/** An earlier state becomes the newest; the one that stood before stays in the list. */
+/** An earlier state becomes the newest; the one that stood before stays in the list.
+ * @type {(current: Service.RecordingDetail, one: Service.Revision) => Promise<void>} */
 async function back(current, one) {
   try {
     const [before, who] = [standing(), whoReads()];
@@ -45,5 +47,6 @@ async function back(current, one) {
   }
 }
 
+/** @type {(saved: number | null) => string} */
 const when = (saved) =>
   saved === null ? "" : new Date(1000 * saved).toLocaleString([], { dateStyle: "medium", timeStyle: "medium" });

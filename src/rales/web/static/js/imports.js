@@ -10,7 +10,12 @@ import { saveNow } from "./saving.js";
 import { state } from "./state.js";
 import { readText } from "./text_files.js";
 
-let ready = []; // what is imported if a person says so: {recording, cycles, revision}
+/**
+ * A file: with `cycles` it can be imported, into `recording` as the revision after `revision`.
+ * @typedef {{ path: string, notes: string[], cycles?: Service.MarkedCycle[], recording?: string, revision?: number,
+ *   replaced?: Service.RecordingFacts }} Line
+ */
+let ready = /** @type {Line[]} */ ([]); // what is imported if a person says so
 
 export function start() {
   byId("imports").addEventListener("close", () => {
@@ -19,15 +24,17 @@ export function start() {
   });
 }
 
-/** Files {file, path} -> a table of what is in them, beside what stands; a person takes all that can be read, or nothing. */
+/** Files {file, path} -> a table of what is in them, beside what stands; a person takes all that can be read, or nothing.
+ * @type {(files: Dropped[]) => Promise<void>} */
 export async function preview(files) {
   if (state.reader) return alarm(`${names(files)}: choose no reader at the top left to import annotations, which stand for all`);
   await saveNow();
-  const lines = [];
+  const lines = /** @type {Line[]} */ ([]);
   for (const each of files) lines.push(await look(each));
   ready = lines.filter(({ cycles }) => cycles);
+  /** @type {(list: unknown[], word: string) => string} */
   const many = (list, word) => `${list.length} ${word}${list.length === 1 ? "" : "s"}`;
-  const cycles = ready.flatMap((line) => line.cycles);
+  const cycles = ready.flatMap((line) => line.cycles ?? []);
   byId("imports-sum").textContent = `${many(cycles, "cycle")} for ${many(ready, "recording")}`
     + (ready.length < lines.length ? `; ${lines.length - ready.length} of ${many(lines, "file")} cannot be used` : "")
     + ". Nothing is changed yet; what stands now stays in the history.";
@@ -37,10 +44,12 @@ export async function preview(files) {
   byId("imports").showModal();
 }
 
-/** One file -> {path, cycles, notes, replaced, revision, recording}; without cycles it cannot be used. */
+/** One file -> {path, cycles, notes, replaced, revision, recording}; without cycles it cannot be used.
+ * @type {(file: Dropped) => Promise<Line>} */
 async function look({ file, path }) {
   const alike = state.recordings.filter((facts) => withoutSuffix(facts.path).toLowerCase() === withoutSuffix(path).toLowerCase());
   if (alike.length > 1) return { path, notes: [`${alike.length} recordings of this name are in the list; it could belong to each`] };
+  if (!alike.length) return { path, notes: ["its recording is not in the list any more"] };
   const [facts] = alike;
   try {
     const found = await call("POST", `/recordings/${facts.id}/annotation`, { name: path, text: await readText(file) });
@@ -50,16 +59,19 @@ async function look({ file, path }) {
   }
 }
 
+/** @type {(line: Line) => HTMLElement} */
 function row({ path, cycles, notes, replaced }) {
+  /** @type {(found: Record<string, number>) => string} */
   const counts = (found) => Object.entries(found).filter(([, many]) => many).map(([name, many]) => `${many} ${LABELS.letters(name)}`).join(", ");
-  const byLabel = {};
+  const byLabel = /** @type {Record<string, number>} */ ({});
   for (const { label } of cycles ?? []) byLabel[label] = (byLabel[label] ?? 0) + 1;
   const standing = replaced ? `${replaced.cycles} (${replaced.confirmed} confirmed)` : "–";
   return h("tr", {}, h("th", { scope: "row" }, path), h("td", {}, cycles ? `${cycles.length}: ${counts(byLabel)}` : "not used"),
     h("td", {}, standing), h("td", {}, notes.join("; ")));
 }
 
-/** Import what a person has said yes to; a file that is refused costs no other. */
+/** Import what a person has said yes to; a file that is refused costs no other.
+ * @type {(lines: Line[]) => Promise<void>} */
 async function take(lines) {
   const refused = [];
   for (const { path, recording, cycles, revision } of lines) {

@@ -9,12 +9,14 @@ import { setWords } from "./learn_words.js";
 import { label, press } from "./review.js";
 import { selectedCycle, state, when } from "./state.js";
 
+/** @typedef {[Service.ScoredSpan | undefined, Service.ScoredSpan | undefined]} Answers of the model and the other one */
+
 export function start() {
   when(["cycles", "selected", "scores", "model", "compare", "threshold", "current", "readings"], show);
   when(["reviewing", "cycles"], showReview);
-  byId("cycle-note").addEventListener("change", ({ target }) => {
+  byId("cycle-note").addEventListener("change", () => {
     const cycle = selectedCycle();
-    if (cycle) change(setNote(state.cycles, cycle.id, target.value.trim()), "Note on the cycle", cycle.id);
+    if (cycle) change(setNote(state.cycles, cycle.id, byId("cycle-note").value.trim()), "Note on the cycle", cycle.id);
   });
 }
 
@@ -26,13 +28,13 @@ function show() {
   if (!cycle) {
     byId("cycle-title").textContent = state.cycles.length ? "No cycle is selected" : "No cycles";
     byId("cycle-times").textContent = "";
-    for (const id of ["label-buttons", "said-by"]) byId(id).replaceChildren();
+    for (const id of /** @type {const} */ (["label-buttons", "said-by"])) byId(id).replaceChildren();
     return;
   }
   byId("cycle-title").textContent = `Cycle ${state.cycles.indexOf(cycle) + 1} of ${state.cycles.length}`;
   byId("cycle-times").textContent = `${cycle.start_s.toFixed(3)}–${cycle.end_s.toFixed(3)} s`;
   const [first, second] = [state.model, state.compare].map((model) => state.scores[model]?.[timeKey(cycle)]);
-  const focused = document.activeElement?.matches("#label-buttons :focus-visible") ? document.activeElement.value : null;
+  const focused = /** @type {HTMLButtonElement | null} */ (document.querySelector("#label-buttons :focus-visible"))?.value ?? null;
   const names = LABELS.independent ? [...LABELS.classes, LABELS.normal] : LABELS.classes;
   byId("label-buttons").replaceChildren(...names.map((name, index) => labelButton(cycle, name, index, first, second)));
   if (focused !== null) byId("label-buttons").querySelector(`[value="${focused}"]`)?.focus();
@@ -40,11 +42,13 @@ function show() {
   byId("said-by").replaceChildren(...saidBy(cycle, first, second).flatMap(([who, what]) => [h("dt", {}, who), h("dd", {}, what)]));
 }
 
+/** @type {(cycle: Cycle, name: string, index: number, ...answers: Answers) => HTMLElement} */
 function labelButton(cycle, name, index, first, second) {
   const none = LABELS.independent && name === LABELS.normal;
   const key = none ? "0" : LABELS.keyed.includes(name) ? `${index + 1}` : "";
   const held = !cycle.unusable && !isUndecided(cycle) && LABELS.parts(cycle.label).includes(name);
-  const shares = none || isBlind(cycle) ? [] : [first, second].filter((scores) => scores?.label).map((scores) => scores[`p_${name}`]);
+  const shares = none || isBlind(cycle) ? []
+    : [first, second].filter((scores) => scores?.label).map((scores) => Number(scores?.[`p_${name}`]));
   return colour(h("button", { type: "button", className: "label", value: name, "aria-pressed": held,
     onclick: () => (none ? label(name) : press(name)) },
     h("kbd", {}, key),
@@ -53,13 +57,15 @@ function labelButton(cycle, name, index, first, second) {
     ...shares.map(bar)), name);
 }
 
+/** @type {(share: number) => HTMLElement} */
 function bar(share) {
   const fill = h("i");
   fill.style.width = `${100 * share}%`;
   return h("span", { className: "share", "aria-hidden": "true" }, fill);
 }
 
-/** -> [who, what] of everyone who says something of this stretch. */
+/** -> [who, what] of everyone who says something of this stretch.
+ * @type {(cycle: Cycle, ...answers: Answers) => string[][]} */
 function saidBy(cycle, first, second) {
   const hidden = isBlind(cycle) ? "hidden until you decide" : null;
   const file = (state.current.annotated ?? []).find((each) => timeKey(each) === timeKey(cycle));
@@ -74,9 +80,11 @@ function saidBy(cycle, first, second) {
   ];
 }
 
-/** The labels that a cycle may have, where the model has sets: the true one is among them for 90 % of cycles of new patients. */
+/** The labels that a cycle may have, where the model has sets: the true one is among them for 90 % of cycles of new patients.
+ * @type {(model: string, scores: Service.ScoredSpan | null | undefined) => string[][]} */
 const ofSet = (model, scores) => (scores?.prediction_set ? [[`${model}, set`, setWords(scores.prediction_set, LABELS)]] : []);
 
+/** @type {(scores?: Service.ScoredSpan, other?: Service.ScoredSpan) => string} */
 function ofModel(scores, other) {
   if (!scores) return "waits …";
   if (!scores.label) return `not judged: ${scores.quality_reason}`;

@@ -18,7 +18,7 @@ const NUDGE_S = 0.02;
 const NEW_S = 1; // of a cycle that is added
 const CLOSER = 1.5;
 
-const KEYS = [
+const KEYS = /** @type {[string, string, () => unknown][]} */ ([
   ["v", "review: begin or end", () => setReviewing(!state.reviewing)],
   ["Escape", "end marking, let go of the event, end the review", leave],
   ["Enter", "in a review: take the label and go on; else play the selected cycle", enter],
@@ -60,7 +60,7 @@ const KEYS = [
   ["b", "recording before", () => step(-1)],
   ["r", "reviewed or not", () => state.current?.id !== EXAMPLE && setReviewed(!byId("reviewed").checked)],
   ["?", "this help", () => byId("help").showModal()],
-];
+]);
 const BUTTONS = {
   play: player.playPause, split, merge, add, delete: remove, undo: stepBack, redo, skip: nextDoubt, accept,
   unusable: setUnusable, review: () => setReviewing(!state.reviewing),
@@ -79,11 +79,13 @@ export function start() {
   byId("keys-on").addEventListener("change", () => localStorage.setItem("rales-keys", byId("keys-on").checked ? "on" : "off"));
   addEventListener("keydown", pressed);
   // what was pressed with the mouse gives the keys back, so that Enter and Space mean what they say here
-  addEventListener("click", (event) => event.pointerType && event.target.closest(".bench button, .segments input")?.blur());
+  addEventListener("click", ({ pointerType, target }) =>
+    pointerType && /** @type {Element} */ (target).closest(".bench button, .segments input")?.blur());
 }
 
+/** @type {(event: KeyboardEvent) => void} */
 function pressed(event) {
-  const where = event.target;
+  const where = /** @type {HTMLInputElement} */ (event.target);
   if (document.querySelector("dialog[open]") || byId("recordings-view").hidden || where.matches(TYPED_IN)) return;
   if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z") {
     event.preventDefault();
@@ -103,6 +105,7 @@ function pressed(event) {
 
 const most = () => state.limits.cycles;
 
+/** @type {(act: (cycle: Cycle) => unknown) => void} */
 function withCycle(act) {
   const cycle = selectedCycle();
   if (cycle) act(cycle);
@@ -120,16 +123,18 @@ function enter() {
   else withCycle((cycle) => player.playCycle(cycle));
 }
 
+/** @type {(cycle: Cycle) => unknown} */
 function confirm(cycle) {
   if (isUndecided(cycle)) return tell("It has no label yet: choose one");
   return change(cycles.relabel(state.cycles, cycle.id, cycle.label), "Confirmed");
 }
 
 function nextBand() {
-  const bands = [...document.querySelectorAll("[name=band]")].slice(0, -1); // without one's own
+  const bands = [...document.querySelectorAll(/** @type {"input"} */ ("[name=band]"))].slice(0, -1); // without one's own
   bands[(bands.findIndex((each) => each.checked) + 1) % bands.length].click();
 }
 
+/** @type {(edge: "start_s" | "end_s", by: number) => void} */
 function nudge(edge, by) {
   withCycle((cycle) =>
     change(cycles.move(state.cycles, cycle.id, edge, cycle[edge] + by, state.current.duration_s), "Boundary moved"));

@@ -12,6 +12,11 @@ import { state, when } from "./state.js";
 const PADDING_PX = 14; // of a block, with its borders; its letters are bold
 const LETTER_PX = 8.7;
 const WORDS_PX = 110; // for words
+/**
+ * A cycle of somebody in sight, in pixels.
+ * @template {Service.MarkedCycle | Cycle} [Part=Service.MarkedCycle | Cycle]
+ * @typedef {{ cycle: Part, index: number, left: number, right: number }} Seen
+ */
 
 export function start() {
   when(["cycles", "selected", "events", "scores", "model", "compare", "threshold", "view", "current", "readings"], show);
@@ -23,9 +28,10 @@ function show() {
   const file = state.current?.annotated ?? [];
   byId("file-row").hidden = !file.length;
   byId("compare-row").hidden = !state.compare;
-  byId("compare-row").firstElementChild.textContent = state.compare;
-  byId("file-row").firstElementChild.textContent = state.current?.source === "simulated" ? "Known" : "File";
+  byId("compare-row").children[0].textContent = state.compare;
+  byId("file-row").children[0].textContent = state.current?.source === "simulated" ? "Known" : "File";
   if (!width || !state.current) return;
+  /** @type {<Part extends Service.MarkedCycle | Cycle>(cycles: Part[]) => Seen<Part>[]} */
   const seen = (cycles) => cycles
     .map((cycle, index) => ({ cycle, index, left: xOf(state.view, width, cycle.start_s), right: xOf(state.view, width, cycle.end_s) }))
     .filter(({ left, right }) => right > 0 && left < width);
@@ -41,6 +47,7 @@ function show() {
   showEdges(cycles);
 }
 
+/** @type {(seen: Seen, label: string | null, className: string, short: string, long: string) => HTMLElement} */
 function block({ cycle, left, right }, label, className, short, long) {
   const wide = right - left;
   const fits = (words) => wide > PADDING_PX + LETTER_PX * words.length;
@@ -49,10 +56,11 @@ function block({ cycle, left, right }, label, className, short, long) {
   if (label) colour(element, label);
   // what begins before the picture is written from its edge on
   Object.assign(element.style, { left: `${left}px`, width: `${Math.max(1, wide - 1)}px`, textIndent: `${Math.max(0, -left)}px` });
-  element.dataset.cycle = cycle.id ?? "";
+  element.dataset.cycle = "id" in cycle ? cycle.id : "";
   return element;
 }
 
+/** @type {(place: Seen<Cycle>) => HTMLElement} */
 function yours(place) {
   const { cycle, index } = place;
   const mark = cycle.unusable ? "unusable" : cycle.confirmed ? "✓" : "?";
@@ -66,16 +74,18 @@ function yours(place) {
     [index + 1, words, mark, said ? `≠ events: ${LABELS.words(said).toLowerCase()}` : ""].filter(Boolean).join(" "));
 }
 
+/** @type {(place: Seen) => HTMLElement} */
 function ofFile(place) {
   const { label } = place.cycle;
   return block(place, label, "of-file", LABELS.letters(label), LABELS.words(label));
 }
 
+/** @type {(place: Seen) => HTMLElement} */
 function ofReader(place) {
-  const { label, unusable } = place.cycle;
-  return unusable ? block(place, null, "of-file", "×", "unusable") : ofFile(place);
+  return place.cycle.unusable ? block(place, null, "of-file", "×", "unusable") : ofFile(place);
 }
 
+/** @type {(place: Seen<Cycle>, model: string) => HTMLElement} */
 function ofModel(place, model) {
   if (isBlind(place.cycle)) return block(place, null, "model", "", "hidden until you decide");
   const scores = state.scores[model]?.[timeKey(place.cycle)];
@@ -87,7 +97,8 @@ function ofModel(place, model) {
     `${LABELS.words(scores.label)} ${percent(sure)}`);
 }
 
-/** Thin lines between the cycles, a frame around the selected one, and handles at its edges. */
+/** Thin lines between the cycles, a frame around the selected one, and handles at its edges.
+ * @type {(places: Seen<Cycle>[]) => void} */
 function showEdges(places) {
   const lines = places.flatMap(({ left, right }) => [left, right]).filter((x, i, all) => i === 0 || Math.abs(x - all[i - 1]) > 1);
   const parts = lines.map((x) => {
@@ -100,7 +111,7 @@ function showEdges(places) {
     const frame = h("i", { className: "frame" });
     Object.assign(frame.style, { left: `${chosen.left}px`, width: `${chosen.right - chosen.left}px` });
     parts.push(frame);
-    for (const [edge, x] of [["start_s", chosen.left], ["end_s", chosen.right]]) {
+    for (const [edge, x] of /** @type {const} */ ([["start_s", chosen.left], ["end_s", chosen.right]])) {
       const handle = h("i", { className: "handle" });
       handle.dataset.edge = edge;
       handle.style.left = `${x}px`;

@@ -2,7 +2,7 @@
 
 import { call } from "./api.js";
 import { LABELS, colour } from "./classes.js";
-import { alarm, ask, byId, h, tell } from "./dom.js";
+import { alarm, ask, byId, chosenOf, h, tableRow, tell } from "./dom.js";
 import { figureWords, outcomeWords, progressWords, surveyWords } from "./learn_words.js";
 import { refresh as refreshModels } from "./models.js";
 import { saveNow } from "./saving.js";
@@ -10,8 +10,8 @@ import { state, when } from "./state.js";
 
 const LOOK_MS = 1000;
 let timer = 0;
-let survey = null;
-let job = { status: "none" };
+let survey = /** @type {Service.Survey | null} */ (null);
+let job = /** @type {Service.Job} */ ({ status: "none" });
 
 export function start() {
   byId("learn-model").addEventListener("change", () => look().catch((error) => alarm(error.message)));
@@ -35,6 +35,7 @@ export async function show() {
   await follow();
 }
 
+/** @type {(doing: () => Promise<void>) => Promise<void>} */
 const act = (doing) => doing().catch((error) => alarm(error.message));
 
 /** Ask what of the session is confirmed, and what the chosen model can learn from it. */
@@ -51,7 +52,7 @@ async function look() {
 
 function showWays() {
   const busy = job.status === "running" ? "A job is at work." : job.status === "done" ? "Use or discard what was learned first." : "";
-  for (const kind of ["calibrate", "train"]) {
+  for (const kind of /** @type {const} */ (["calibrate", "train"])) {
     const why = survey ? busy || survey[kind] : "";
     byId(`learn-${kind}`).disabled = !survey || Boolean(why);
     byId(`learn-${kind}-why`).textContent = why;
@@ -76,7 +77,8 @@ function again() {
 function showJob() {
   const { status, figures = [], notes = [] } = job;
   byId("learn-job").hidden = status === "none";
-  byId("learn-job-title").textContent = { running: `The model learns from ${job.session_name}`, done: `Old and new: ${job.session_name}`, failed: `Nothing was learned from ${job.session_name}` }[status] ?? "";
+  const titles = { none: "", running: "The model learns from", done: "Old and new:", failed: "Nothing was learned from" };
+  byId("learn-job-title").textContent = `${titles[status]} ${job.session_name}`.trim();
   byId("learn-running").hidden = status !== "running";
   byId("learn-done").hidden = status !== "done" && status !== "failed";
   byId("learn-use").hidden = status !== "done";
@@ -91,26 +93,21 @@ function showJob() {
   byId("learn-figures").hidden = !figures.length;
   const differs = figures.some(({ difference }) => difference);
   byId("learn-figures").replaceChildren(
-    h("thead", {}, row("th", ["", `Old: ${job.model}`, "New", ...(differs ? ["New less old"] : [])])),
-    h("tbody", {}, ...figures.map((each) => row("td", [each.name, figureWords(each.old), figureWords(each.new),
+    h("thead", {}, tableRow("th", ["", `Old: ${job.model}`, "New", ...(differs ? ["New less old"] : [])])),
+    h("tbody", {}, ...figures.map((each) => tableRow("td", [each.name, figureWords(each.old), figureWords(each.new),
       ...(differs ? [each.difference ? figureWords(each.difference, "+") : ""] : [])]))));
   byId("learn-notes").replaceChildren(...notes.map((note) => h("li", {}, note)));
   showWays();
 }
 
-/** A line of a table: of heads ("th"), or of cells ("td") with a head in front. */
-function row(tag, texts) {
-  const head = (text) => h("th", { scope: tag === "th" ? "col" : "row" }, text);
-  return h("tr", {}, ...texts.map((text, place) => (place === 0 || tag === "th" ? head(text) : h("td", {}, text))));
-}
-
+/** @type {(asked: object) => Promise<void>} */
 async function begin(asked) {
   await call("POST", `/sessions/${state.session}/learning`, { model: byId("learn-model").value, ...asked });
   await follow();
 }
 
 async function train() {
-  const learns = document.querySelector("[name=learns]:checked").value;
+  const learns = chosenOf("learns");
   await begin({ kind: "train", learns, epochs: Math.round(Number(byId("learn-epochs").value)) || 30 });
 }
 
@@ -140,6 +137,7 @@ function showModels() {
   byId("no-learned").hidden = made.length > 0;
 }
 
+/** @type {(model: Service.ModelFacts) => Promise<void>} */
 async function remove({ name, learned }) {
   if (!(await ask(`Remove the model ${name}? What it said of recordings is no longer shown.`, null, null, "Remove"))) return;
   await call("DELETE", `/models/${learned}`);

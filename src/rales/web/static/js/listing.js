@@ -7,8 +7,8 @@ import { asReader, mergeLines, state, update } from "./state.js";
 const AGAIN_MS = 5000; // to wait where the service refused to tell
 
 let loads = 0; // counts, so that an answer for what has been left meanwhile is known as one
-let stream = null;
-let since = null; // up to which change is known what there is, null before the list is there
+let stream = /** @type {EventSource | null} */ (null);
+let since = /** @type {string | null} */ (null); // up to which change is known what there is, null before the list is there
 let again = 0; // timer
 let rest = Promise.resolve(); // until the whole list is there
 
@@ -22,10 +22,9 @@ export async function refresh() {
   since = null;
   follow();
   if (!state.session) return update({ recordings: [], whole: true });
-  const path = asReader(`/sessions/${state.session}/recordings`);
   const known = new Set();
-  const next = async (after) => {
-    const part = await call("GET", `${path}${path.includes("?") ? "&" : "?"}${new URLSearchParams({ after })}`);
+  const next = async (/** @type {string} */ after) => {
+    const part = await call("GET", asReader(`/sessions/${state.session}/recordings?${new URLSearchParams({ after })}`));
     if (number !== loads) return null;
     for (const { id } of part.recordings) known.add(id);
     mergeLines(part.recordings, part.next === null ? gone(known) : [], { ...part, whole: part.next === null });
@@ -44,6 +43,7 @@ export async function refresh() {
 /** Resolves once the whole list is there. */
 export const whole = () => rest;
 
+/** @type {(after: string | null, next: (after: string) => Promise<Service.SessionPart | null>, done: () => void) => Promise<void>} */
 async function others(after, next, done) {
   while (after !== null) {
     const part = await next(after);
@@ -53,7 +53,7 @@ async function others(after, next, done) {
   done();
 }
 
-/** What was in the list before and is not in the one that has come now. */
+/** What was in the list before and is not in the one that has come now. @type {(known: Set<string>) => string[]} */
 const gone = (known) => state.recordings.filter(({ id }) => !known.has(id)).map(({ id }) => id);
 
 /** Listen for changes where somebody looks, and only there. */
@@ -62,8 +62,7 @@ function follow() {
   if (stream) stream.close();
   stream = null;
   if (since === null || document.hidden) return;
-  const path = asReader(`/sessions/${state.session}/changes`);
-  const mine = new EventSource(`${path}${path.includes("?") ? "&" : "?"}${new URLSearchParams({ since })}`);
+  const mine = new EventSource(asReader(`/sessions/${state.session}/changes?${new URLSearchParams({ since })}`));
   stream = mine;
   mine.addEventListener("message", ({ data, lastEventId }) => {
     if (stream !== mine) return;

@@ -17,10 +17,23 @@ const AT_ONCE = 15_000; // that a page which is closed can still send
 const CLIPPED_S = 3; // that clipping is said after it happened
 const UNPLUGGED = "The device was unplugged: what it heard until then is here";
 
-let sessionReady = null;
-let live = null; // {id, input, unsent, rate_hz, picture, recording, complete, clipped_s, sending, asking}
+let sessionReady = async () => {};
+/**
+ * @typedef {object} Live
+ * @property {string} id
+ * @property {import("./live_capture.js").Input} input
+ * @property {number} rate_hz
+ * @property {ReturnType<typeof outbox>} unsent
+ * @property {ReturnType<typeof livePicture>} picture
+ * @property {boolean} recording
+ * @property {number} clipped_s
+ * @property {boolean} [complete]
+ * @property {Promise<void>} [sending]
+ * @property {Promise<unknown>} [asking]
+ */
+let live = /** @type {Live | null} */ (null);
 
-/** `ready()` resolves once there is a session to add to. */
+/** `ready()` resolves once there is a session to add to. @type {(ready: () => Promise<void>) => void} */
 export function start(ready) {
   sessionReady = ready;
   when(["session"], () => showLeft().catch(() => {}));
@@ -36,8 +49,10 @@ export function start(ready) {
   addEventListener("pagehide", sendRest);
 }
 
+/** @type {(sentence: string) => void} */
 const say = (sentence) => (byId("live-state").textContent = sentence);
 
+/** @type {(error: Error) => void} */
 function fail(error) {
   say(`${error.message}.`.replace("..", "."));
   showButtons();
@@ -48,7 +63,7 @@ async function open() {
   byId("live-name").value = `live_${new Date().toISOString().slice(0, 19).replace(/[-:]/g, "").replace("T", "_")}`;
   byId("live-cycles").replaceChildren();
   byId("live-lane").replaceChildren();
-  for (const id of ["live-quality", "live-level-text"]) byId(id).textContent = "";
+  for (const id of /** @type {const} */ (["live-quality", "live-level-text"])) byId(id).textContent = "";
   say("Choose the device, then begin.");
   showButtons();
   byId("live").showModal();
@@ -72,10 +87,10 @@ function showButtons() {
 
 async function begin() {
   byId("live-begin").disabled = true;
-  const early = []; // what comes before the service has made room for it
+  const early = /** @type {Float32Array<ArrayBuffer>[]} */ ([]); // what comes before the service has made room for it
   let unplugged = false;
   try {
-    const input = await openInput(byId("live-device").value, (samples) => (live ? hear(samples) : early.push(samples)), () => {
+    const input = await openInput(byId("live-device").value, (samples) => (live ? hear(live, samples) : early.push(samples)), () => {
       unplugged = true; // maybe before there is a recording to end
       end(UNPLUGGED).catch(fail);
     });
@@ -89,9 +104,10 @@ async function begin() {
       throw error;
     }
     say([`Recording ${input.label || "the device"} at ${input.rate_hz / 1000} kHz.`, input.note && `${input.note}.`].filter(Boolean).join(" "));
-    early.forEach(hear);
-    live.sending = send(live);
-    listen(live);
+    const mine = live;
+    early.forEach((samples) => hear(mine, samples));
+    mine.sending = send(mine);
+    listen(mine);
     fillDevices(); // their names are known now
     if (unplugged) await end(UNPLUGGED);
   } finally {
@@ -100,33 +116,36 @@ async function begin() {
   }
 }
 
-/** Sound has come: it is kept to be sent, measured, and drawn. */
-function hear(samples) {
-  const { unsent, rate_hz, picture } = live;
+/** Sound has come: it is kept to be sent, measured, and drawn. @type {(mine: Live, samples: Float32Array<ArrayBuffer>) => void} */
+function hear(mine, samples) {
+  const { unsent, rate_hz, picture } = mine;
   unsent.push(samples);
   picture.hear(samples);
   const level = levelOf(samples);
   const now_s = unsent.total / rate_hz;
-  if (level.clipped > 1) live.clipped_s = now_s;
-  for (const [id, value] of [["live-peak", level.peak_db], ["live-rms", level.rms_db]])
-    byId(id).style.width = `${100 * placeOnMeter(value)}%`;
-  byId("live-meter").dataset.clipped = now_s - live.clipped_s < CLIPPED_S;
+  if (level.clipped > 1) mine.clipped_s = now_s;
+  byId("live-peak").style.width = `${100 * placeOnMeter(level.peak_db)}%`;
+  byId("live-rms").style.width = `${100 * placeOnMeter(level.rms_db)}%`;
+  const clips = now_s - mine.clipped_s < CLIPPED_S;
+  byId("live-meter").dataset.clipped = `${clips}`;
   byId("live-clock").textContent = clock(now_s);
-  if (Math.floor(now_s * 4) !== Math.floor((now_s - samples.length / rate_hz) * 4)) showLevel(level, now_s);
-  if (live.recording && now_s >= state.limits.duration_s)
+  if (Math.floor(now_s * 4) !== Math.floor((now_s - samples.length / rate_hz) * 4)) showLevel(level, clips);
+  if (mine.recording && now_s >= state.limits.duration_s)
     end(`A recording lasts ${state.limits.duration_s / 60} minutes at most, so it was ended: keep it and begin another one`);
 }
 
-function showLevel({ peak_db, rms_db }, now_s) {
-  const figure = (value) => (Number.isFinite(value) ? value.toFixed(0) : "−∞");
+/** @type {(level: { peak_db: number, rms_db: number }, clips: boolean) => void} */
+function showLevel({ peak_db, rms_db }, clips) {
+  const figure = (/** @type {number} */ value) => (Number.isFinite(value) ? value.toFixed(0) : "−∞");
   const words = `peak ${figure(peak_db)}, RMS ${figure(rms_db)} dBFS`;
-  const clipped = now_s - live.clipped_s < CLIPPED_S ? "; clipped: turn the device down" : "";
+  const clipped = clips ? "; clipped: turn the device down" : "";
   byId("live-level-text").textContent = words + clipped;
   byId("live-meter").setAttribute("aria-valuetext", words + clipped);
   byId("live-meter").setAttribute("aria-valuenow", Number.isFinite(rms_db) ? Math.max(-60, Math.round(rms_db)) : -60);
 }
 
-/** Send what comes until all of it is confirmed; a service that does not answer, or cannot take it now, is asked again. */
+/** Send what comes until all of it is confirmed; a service that does not answer, or cannot take it now, is asked again.
+ * @type {(mine: Live) => Promise<void>} */
 async function send(mine) {
   let held = false;
   const most = () => Math.round(state.limits.duration_s * mine.rate_hz) - (mine.unsent.total - mine.unsent.left);
@@ -150,7 +169,7 @@ async function send(mine) {
   }
 }
 
-/** Ask what was found, again and again. */
+/** Ask what was found, again and again. @type {(mine: Live) => Promise<void>} */
 async function listen(mine) {
   while (mine === live && mine.recording) {
     await pause(1000);
@@ -159,6 +178,7 @@ async function listen(mine) {
   }
 }
 
+/** @type {(mine: Live) => Promise<void>} */
 async function showAnswers(mine) {
   const said = await call("GET", `/live/${mine.id}/answers`);
   if (mine !== live) return;
@@ -167,7 +187,8 @@ async function showAnswers(mine) {
   byId("live-quality").textContent = said.judged ? said.quality_reason || good : `Cannot be judged: ${said.quality_reason}`;
 }
 
-/** Let go of the device; what it heard goes to the service. `why` says why a person did not ask for that. */
+/** Let go of the device; what it heard goes to the service. `why` says why a person did not ask for that.
+ * @type {(why: string) => Promise<void>} */
 async function end(why) {
   const mine = live;
   if (!mine?.recording) return;
@@ -184,6 +205,7 @@ async function end(why) {
 }
 
 async function keep() {
+  if (!live) return;
   byId("live-keep").disabled = true;
   try {
     await live.asking;
@@ -196,13 +218,14 @@ async function keep() {
 }
 
 async function discard() {
+  if (!live) return;
   await live.asking;
   await call("DELETE", `/live/${live.id}`);
   live = null;
   byId("live").close();
 }
 
-/** An unfinished recording becomes one of the list, and opens. */
+/** An unfinished recording becomes one of the list, and opens. @type {(id: string, name: string) => Promise<void>} */
 async function keepLeft(id, name) {
   const facts = await call("POST", `/live/${id}/keep`, { name });
   await refresh();
@@ -216,7 +239,7 @@ async function showLeft() {
   if (session !== state.session) return;
   const left = known.filter((each) => each.left && each.id !== live?.id);
   byId("live-left").replaceChildren(...left.map(({ id, name, duration_s }) => {
-    const act = (work) => async () => {
+    const act = (/** @type {() => Promise<void>} */ work) => async () => {
       try {
         await work();
       } catch (error) {
@@ -235,5 +258,5 @@ async function showLeft() {
 /** The page is closed: what is not with the service goes on its way, as much as browsers allow. */
 function sendRest() {
   const piece = live?.unsent.next(1, AT_ONCE);
-  if (piece) navigator.sendBeacon(`/live/${live.id}/sound?at=${piece.at}`, new Blob([piece.samples], { type: "application/octet-stream" }));
+  if (live && piece) navigator.sendBeacon(`/live/${live.id}/sound?at=${piece.at}`, new Blob([piece.samples], { type: "application/octet-stream" }));
 }

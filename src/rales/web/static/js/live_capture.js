@@ -2,7 +2,9 @@
 // no automatic gain, at the rate of the device.
 
 const RAW = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+/** @typedef {{ rate_hz: number, label: string, note: string, close: () => Promise<void> }} Input */
 const HIGHEST_HZ = 48000; // that the service takes
+/** @type {Record<string, string>} */
 const REASONS = {
   NotAllowedError: "The browser was told to give this page no microphone; allow it beside the address, then try again",
   SecurityError: "The browser or the system gives no microphone to pages; allow it in their settings, then try again",
@@ -12,10 +14,11 @@ const REASONS = {
   OverconstrainedError: "The device that was chosen is not there any more; choose another one",
 };
 
-/** What a browser raised -> a sentence. */
+/** What a browser raised -> a sentence. @type {(error: Error) => string} */
 export const reasonOf = (error) => REASONS[error.name] ?? `The device cannot be used (${error.message})`;
 
-/** Settings of the sound that comes -> what the browser does to it all the same, "" for nothing. */
+/** Settings of the sound that comes -> what the browser does to it all the same, "" for nothing.
+ * @type {(settings: MediaTrackSettings) => string} */
 export function alterations(settings) {
   const words = { echoCancellation: "echo cancellation", noiseSuppression: "noise suppression", autoGainControl: "automatic gain" };
   const found = Object.keys(words).filter((name) => settings[name] === true).map((name) => words[name]);
@@ -29,7 +32,8 @@ export async function listInputs() {
 }
 
 /** Open a device (the system's own choice for ""); `hear` gets Float32Arrays as they come, `lost` hears that it was unplugged.
- * -> {rate_hz, label, note, close}; `close` resolves once all sound has come. Errors: sentences. */
+ * -> {rate_hz, label, note, close}; `close` resolves once all sound has come. Errors: sentences.
+ * @type {(device: string, hear: (samples: Float32Array<ArrayBuffer>) => void, lost: () => void) => Promise<Input>} */
 export async function openInput(device, hear, lost) {
   if (!navigator.mediaDevices)
     throw new Error("Browsers give a microphone to pages of this machine or over https only; open the page on the machine "
@@ -38,7 +42,7 @@ export async function openInput(device, hear, lost) {
   try {
     stream = await navigator.mediaDevices.getUserMedia({ audio: { ...RAW, ...(device ? { deviceId: { exact: device } } : {}) } });
   } catch (error) {
-    throw new Error(reasonOf(error));
+    throw new Error(reasonOf(error), { cause: error });
   }
   const [track] = stream.getAudioTracks();
   const settings = track.getSettings();
@@ -53,9 +57,9 @@ export async function openInput(device, hear, lost) {
     const tap = new AudioWorkletNode(context, "rales-tap", {
       numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit", // stereo is mixed
     });
-    let ended = () => {};
-    const complete = new Promise((resolve) => (ended = resolve));
-    tap.port.onmessage = ({ data }) => (data === null ? ended() : hear(data));
+    const complete = new Promise((resolve) => {
+      tap.port.onmessage = ({ data }) => (data === null ? resolve(data) : hear(data));
+    });
     context.createMediaStreamSource(stream).connect(tap);
     track.addEventListener("ended", lost);
     await context.resume();
@@ -67,6 +71,6 @@ export async function openInput(device, hear, lost) {
     return { rate_hz: context.sampleRate, label: track.label, note: alterations(settings), close };
   } catch (error) {
     await shut();
-    throw new Error(reasonOf(error));
+    throw new Error(reasonOf(error), { cause: error });
   }
 }

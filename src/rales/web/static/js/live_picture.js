@@ -11,7 +11,8 @@ const COLUMNS = 600;
 const [WINDOW_S, HIGH_HZ] = [0.064, 1600]; // as the preset for wheezes
 const [DARK_DB, BRIGHT_DB] = [-95, -30]; // of what can come; nothing is known of its loudness yet
 
-/** Rate of the sound -> {hear(samples), show(duration_s, cycles)} for the canvas and the lane below it. */
+/** Rate of the sound -> {hear(samples), show(duration_s, cycles)} for the canvas and the lane below it.
+ * @type {(rate_hz: number) => { hear: (samples: Float32Array) => void, show: typeof showCycles }} */
 export function livePicture(rate_hz) {
   const canvas = byId("live-picture");
   const hop = Math.round((SPAN_S * rate_hz) / COLUMNS);
@@ -19,13 +20,14 @@ export function livePicture(rate_hz) {
   const bins = Math.min(window / 2, Math.ceil((HIGH_HZ * window) / rate_hz));
   const edge = Math.ceil(window / (2 * hop)); // columns before which there is half a window of sound
   [canvas.width, canvas.height] = [COLUMNS, bins];
-  const context = canvas.getContext("2d");
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   const light = isLight(state.picture);
   const shades = shadesOf(palette(light));
   context.fillStyle = light ? "#ffffff" : "#000004";
   context.fillRect(0, 0, COLUMNS, bins);
   let waiting = new Int16Array(0);
 
+  /** @param {Float32Array} samples */
   function hear(samples) {
     const sound = new Int16Array(waiting.length + samples.length);
     sound.set(waiting);
@@ -41,6 +43,7 @@ export function livePicture(rate_hz) {
   return { hear, show: showCycles };
 }
 
+/** @type {(table: Uint32Array) => Uint32Array} */
 function shadesOf(table) {
   return Uint32Array.from({ length: 256 }, (_, level) => {
     const share = (FLOOR_DB + level * LEVEL_DB - DARK_DB) / (BRIGHT_DB - DARK_DB);
@@ -48,6 +51,7 @@ function shadesOf(table) {
   });
 }
 
+/** @type {(levels: Uint8Array, columns: number, bins: number, shades: Uint32Array) => ImageData} */
 function imageOf(levels, columns, bins, shades) {
   const image = new ImageData(columns, bins);
   const pixels = new Uint32Array(image.data.buffer);
@@ -56,14 +60,15 @@ function imageOf(levels, columns, bins, shades) {
   return image;
 }
 
-/** A cycle of the service -> what is said of it. */
+/** A cycle of the service -> what is said of it. @type {(cycle: Service.ScoredSpan) => string} */
 export function wordsOf({ label, quality_reason, ...row }) {
   if (label === null) return `not judged: ${quality_reason}`;
-  const share = LABELS.independent ? "" : ` ${Math.round(100 * row[`p_${label}`])} %`;
+  const share = LABELS.independent ? "" : ` ${Math.round(100 * Number(row[`p_${label}`]))} %`;
   return `${LABELS.words(label)}${share}`;
 }
 
-/** Sound that has come, in s, and the cycles found in it -> the lane below the picture, and the list. */
+/** Sound that has come, in s, and the cycles found in it -> the lane below the picture, and the list.
+ * @type {(duration_s: number, cycles: Service.ScoredSpan[]) => void} */
 function showCycles(duration_s, cycles) {
   const begin_s = duration_s - SPAN_S;
   const seen = cycles.filter(({ end_s }) => end_s > begin_s);

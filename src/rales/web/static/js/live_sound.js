@@ -3,7 +3,8 @@
 
 const CLIPPED = 0.999; // of full scale
 
-/** Samples in -1 to 1 -> {peak_db, rms_db, clipped}: dB below full scale, and how many samples are at its ends. */
+/** Samples in -1 to 1 -> {peak_db, rms_db, clipped}: dB below full scale, and how many samples are at its ends.
+ * @type {(samples: Float32Array) => { peak_db: number, rms_db: number, clipped: number }} */
 export function levelOf(samples) {
   let [peak, power, clipped] = [0, 0, 0];
   for (const sample of samples) {
@@ -15,24 +16,27 @@ export function levelOf(samples) {
   return { peak_db: 20 * Math.log10(peak), rms_db: 10 * Math.log10(power / Math.max(1, samples.length)), clipped };
 }
 
-/** Decibels -> the place on a meter from -60 dBFS (0) to full scale (1). */
+/** Decibels -> the place on a meter from -60 dBFS (0) to full scale (1). @type {(decibels: number) => number} */
 export const placeOnMeter = (decibels) => Math.min(1, Math.max(0, 1 + decibels / 60));
 
 /** Status of a refused piece of sound -> whether it would be refused for ever: the recording is gone, has been ended or is
- * as long as it may be, or the piece is none. Whatever else is wrong may pass, so the sound is held until then. */
+ * as long as it may be, or the piece is none. Whatever else is wrong may pass, so the sound is held until then.
+ * @type {(status: number) => boolean} */
 export const isFinal = (status) => [404, 409, 413, 422].includes(status);
 
 /** Sound on its way to the service: nothing is let go of before it was confirmed. */
 export function outbox() {
-  let held = []; // pieces behind the sample `from`
+  let held = /** @type {Float32Array<ArrayBuffer>[]} */ ([]); // pieces behind the sample `from`
   let from = 0;
   let total = 0;
   return {
+    /** @param {Float32Array<ArrayBuffer>} samples */
     push(samples) {
       held.push(samples);
       total += samples.length;
     },
-    /** -> {at, samples} of what was not confirmed, `most` samples of it; null if there are fewer than `least`. */
+    /** -> {at, samples} of what was not confirmed, `most` samples of it; null if there are fewer than `least`.
+     * @param {number} least @param {number} most */
     next(least, most) {
       if (total - from < Math.max(1, least)) return null;
       const samples = new Float32Array(Math.min(total - from, most));
@@ -45,7 +49,7 @@ export function outbox() {
       }
       return { at: from, samples };
     },
-    /** The service has everything before this sample. */
+    /** The service has everything before this sample. @param {number} sample */
     confirm(sample) {
       while (held.length && from < sample) {
         const gone = Math.min(held[0].length, sample - from);

@@ -5,7 +5,7 @@ const PIECE = 2048; // samples
 class Tap extends AudioWorkletProcessor {
   constructor() {
     super();
-    this.held = [];
+    this.held = /** @type {Float32Array[]} */ ([]);
     this.many = 0;
     this.open = true;
     this.port.onmessage = () => {
@@ -26,6 +26,7 @@ class Tap extends AudioWorkletProcessor {
     if (at) this.port.postMessage(samples, [samples.buffer]);
   }
 
+  /** @param {Float32Array[][]} inputs */
   process([[block]]) {
     if (block && this.open) {
       this.held.push(block.slice()); // the browser uses it again

@@ -3,10 +3,12 @@
 // mean of those that were.
 
 const BEYOND_PX = 800; // above and below what is seen
+/** @typedef {{ key: string, stamp: unknown[], make: () => HTMLElement }} Row */
 const UNSEEN_PX = 56; // a row of which nothing is known
 
 /** Heights of rows (undefined: not known), what is seen of them in px from the top of the first -> which rows are to be
- * there, {first, last}, the last one not included, and `tops`: where each begins, and behind the last where all end. */
+ * there, {first, last}, the last one not included, and `tops`: where each begins, and behind the last where all end.
+ * @type {(heights: (number | undefined)[], from_px: number, to_px: number) => { first: number, last: number, tops: Float64Array }} */
 export function inSight(heights, from_px, to_px) {
   const known = heights.filter((height) => height !== undefined);
   const mean = known.length ? known.reduce((sum, height) => sum + height, 0) / known.length : UNSEEN_PX;
@@ -19,12 +21,13 @@ export function inSight(heights, from_px, to_px) {
 }
 
 /** A <ul> in an element that scrolls -> `show(rows)` and `reveal(key)`. A row is {key, stamp, make}: `make()` gives its
- * <li> anew where one of the values of `stamp` is another one than before. */
+ * <li> anew where one of the values of `stamp` is another one than before.
+ * @type {(list: HTMLElement, scroller: HTMLElement) => { show: (rows: Row[]) => void, reveal: (key?: string) => void }} */
 export function longList(list, scroller) {
-  let rows = [];
-  let places = new Map(); // key -> number of its row
-  const made = new Map(); // key -> {stamp, element}
-  const heights = new Map(); // key -> px
+  let rows = /** @type {Row[]} */ ([]);
+  let places = /** @type {Map<string | undefined, number>} */ (new Map()); // key -> number of its row
+  const made = /** @type {Map<string | undefined, { stamp: unknown[], element: HTMLElement }>} */ (new Map()); // key -> {stamp, element}
+  const heights = /** @type {Map<string, number | undefined>} */ (new Map()); // key -> px
   let due = false;
 
   const draw = () => {
@@ -53,20 +56,20 @@ export function longList(list, scroller) {
 
   function place() {
     const { first, last, tops } = sight();
-    const focused = list.contains(document.activeElement) ? document.activeElement.closest("li")?.dataset.key : undefined;
+    const focused = list.contains(document.activeElement) ? document.activeElement?.closest("li")?.dataset.key : undefined;
     const there = [...rows.keys()].slice(first, last);
     const at = places.get(focused);
     if (at !== undefined && at < first) there.unshift(at); // who is there is not sent away
     if (at !== undefined && at >= last) there.push(at);
     let next = list.firstElementChild;
     let before = 0;
-    const fresh = [];
+    const fresh = /** @type {[string, HTMLElement][]} */ ([]);
     const kept = new Set();
     for (const number of there) {
       const { key, stamp, make } = rows[number];
       const known = made.get(key);
       let element = known?.element;
-      if (!known || known.stamp.some((value, part) => value !== stamp[part])) {
+      if (!element || !known || known.stamp.some((value, part) => value !== stamp[part])) {
         element = make();
         element.dataset.key = key;
         made.set(key, { stamp, element });
@@ -74,15 +77,15 @@ export function longList(list, scroller) {
         known?.element.replaceWith(element);
         fresh.push([key, element]);
       }
-      element.ariaSetSize = rows.length;
-      element.ariaPosInSet = number + 1;
+      element.ariaSetSize = `${rows.length}`;
+      element.ariaPosInSet = `${number + 1}`;
       element.style.marginTop = tops[number] > tops[before] ? `${tops[number] - tops[before]}px` : "";
       before = number + 1;
       if (element === next) next = next.nextElementSibling;
       else list.insertBefore(element, next);
       kept.add(element);
     }
-    for (const element of [...list.children]) if (!kept.has(element)) element.remove();
+    for (const element of Array.from(list.children)) if (!kept.has(element)) element.remove();
     for (const [key, { element }] of made) if (!kept.has(element)) made.delete(key);
     list.style.paddingBottom = `${tops[rows.length] - tops[before]}px`;
     for (const [key, element] of fresh) heights.set(key, element.offsetHeight || undefined);

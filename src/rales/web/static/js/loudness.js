@@ -8,7 +8,8 @@ const BELOW_DB = 10; // under the mean of those, for the second gate
 export const TARGET = -20; // LUFS
 const MOST_DB = 40; // that anything is lifted by
 
-/** K-weighted samples in -1 to 1 -> LUFS; -Infinity where nothing is louder than -70. */
+/** K-weighted samples in -1 to 1 -> LUFS; -Infinity where nothing is louder than -70.
+ * @type {(samples: Float32Array, rate_hz: number) => number} */
 export function gatedLoudness(samples, rate_hz) {
   const step = Math.round(STEP_S * rate_hz);
   const steps = []; // sums of squares
@@ -17,25 +18,28 @@ export function gatedLoudness(samples, rate_hz) {
   for (let first = 0; first + STEPS <= steps.length; first += 1)
     powers.push(steps.slice(first, first + STEPS).reduce((sum, each) => sum + each) / (STEPS * step));
   if (!powers.length) powers.push(energy(samples, 0, samples.length) / Math.max(1, samples.length)); // shorter than a block
-  const mean = (some) => some.reduce((sum, power) => sum + power, 0) / some.length;
+  const mean = (/** @type {number[]} */ some) => some.reduce((sum, power) => sum + power, 0) / some.length;
   const loud = powers.filter((power) => toLufs(power) > QUIETEST);
   const least = toLufs(mean(loud)) - BELOW_DB;
   const louder = loud.filter((power) => toLufs(power) > least);
   return louder.length ? toLufs(mean(louder)) : -Infinity;
 }
 
+/** @type {(samples: Float32Array, from: number, to: number) => number} */
 function energy(samples, from, to) {
   let sum = 0;
   for (let i = from; i < to; i += 1) sum += samples[i] * samples[i];
   return sum;
 }
 
+/** @type {(power: number) => number} */
 const toLufs = (power) => OFFSET_DB + 10 * Math.log10(power);
 
-/** LUFS -> decibels that bring it to the target, 0 for silence. */
+/** LUFS -> decibels that bring it to the target, 0 for silence. @type {(lufs: number) => number} */
 export const gainTo = (lufs) => (Number.isFinite(lufs) ? Math.min(MOST_DB, TARGET - lufs) : 0);
 
-/** 16-bit samples behind the filter that `wire(context, source)` makes -> LUFS. */
+/** 16-bit samples behind the filter that `wire(context, source)` makes -> LUFS.
+ * @type {(samples: Int16Array, rate_hz: number, wire: (context: BaseAudioContext, source: AudioNode) => AudioNode) => Promise<number>} */
 export async function measureLoudness(samples, rate_hz, wire) {
   const context = new OfflineAudioContext(1, Math.max(1, samples.length), rate_hz);
   const sound = context.createBuffer(1, Math.max(1, samples.length), rate_hz);

@@ -1,6 +1,6 @@
 // The page comes up: every part is started once and told what it shows.
 
-import { call } from "./api.js";
+import { Refused, call } from "./api.js";
 import * as axes from "./axes.js";
 import { LABELS, colour } from "./classes.js";
 import { alarm, byId, h } from "./dom.js";
@@ -61,6 +61,13 @@ function legend() {
     h("li", {}, colour(h("span", { className: "badge" }, LABELS.letters(name)), name), ` ${LABELS.words(name)}`)));
 }
 
+// What a click or a key began and could not be done is said, also where nobody waits for it
+addEventListener("unhandledrejection", (event) => {
+  const { reason } = event;
+  if (reason?.name === "AbortError") return;
+  if (reason instanceof Refused) event.preventDefault(); // anything else is a fault of the page, which the console is told too
+  alarm(reason?.message ?? `${reason}`);
+});
 theme();
 legend();
 player.start();

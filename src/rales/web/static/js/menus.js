@@ -3,17 +3,18 @@
 const APART_PX = 6;
 
 export function start() {
-  for (const button of document.querySelectorAll("[popovertarget]")) {
-    const menu = document.getElementById(button.getAttribute("popovertarget"));
+  for (const button of document.querySelectorAll(/** @type {"button"} */ ("[popovertarget]"))) {
+    const menu = /** @type {HTMLElement} */ (button.popoverTargetElement);
     menu.addEventListener("toggle", (event) => {
       button.setAttribute("aria-expanded", event.newState === "open");
       if (event.newState === "open") place(menu, button.getBoundingClientRect());
     });
-    menu.addEventListener("click", (event) => event.target.matches("button") && menu.hidePopover());
+    menu.addEventListener("click", ({ target }) => /** @type {Element} */ (target).matches("button") && menu.hidePopover());
   }
 }
 
-/** Below its button, or above one at the bottom; never out of the window. */
+/** Below its button, or above one at the bottom; never out of the window.
+ * @type {(menu: HTMLElement, box: DOMRect) => void} */
 function place(menu, box) {
   const left = Math.max(APART_PX, Math.min(box.left, innerWidth - menu.offsetWidth - APART_PX));
   const below = box.bottom + APART_PX + menu.offsetHeight <= innerHeight;

@@ -13,7 +13,7 @@ const explained = new Map(); // model, recording and times -> explanation
 
 export async function start() {
   await refresh();
-  byId("threshold").min = LABELS.independent ? 0.5 : Math.floor(100 / LABELS.classes.length) / 100;
+  byId("threshold").min = `${LABELS.independent ? 0.5 : Math.floor(100 / LABELS.classes.length) / 100}`;
   byId("model").addEventListener("change", () => choose({ model: byId("model").value }));
   byId("compare").addEventListener("change", () => choose({ compare: byId("compare").value }));
   byId("explain").addEventListener("change", () => update({ explain: byId("explain").checked }));
@@ -29,7 +29,7 @@ export async function refresh() {
     const words = `${model.name} (${model.recipe}${model.learned ? ", learned here" : ""}${other ? ", other classes" : ""})`;
     return h("option", { value: model.name, disabled: other, title: model.origin }, words);
   });
-  const isThere = (chosen) => models.some(({ name }) => name === chosen);
+  const isThere = (/** @type {string} */ chosen) => models.some(({ name }) => name === chosen);
   const first = models.find((model) => model.default)?.name ?? models[0]?.name;
   byId("model").replaceChildren(...options());
   byId("compare").replaceChildren(h("option", { value: "" }, "no other model"), ...options());
@@ -41,10 +41,11 @@ export async function refresh() {
     h("span", { className: "figures" }, ` ${name} (${recipe}), digest ${digest.slice(0, 16)};`)));
 }
 
-/** Whether a model tells the classes apart that the page shows. */
+/** Whether a model tells the classes apart that the page shows. @type {(model: Service.ModelFacts) => boolean} */
 const knowsLabels = ({ classes, independent }) =>
   JSON.stringify([classes, independent]) === JSON.stringify([LABELS.classes, LABELS.independent]);
 
+/** @type {(change: { model: string } | { compare: string }) => Promise<void>} */
 async function choose(change) {
   update(change);
   const name = Object.values(change)[0];
@@ -76,7 +77,7 @@ async function explain() {
     setOverlay(null);
     byId("why").textContent = "The model is asked why …";
     try {
-      const query = new URLSearchParams({ model: state.model, start_s: cycle.start_s, end_s: cycle.end_s });
+      const query = new URLSearchParams({ model: state.model, start_s: `${cycle.start_s}`, end_s: `${cycle.end_s}` });
       explained.set(key, await call("GET", `${pathOf(state.current.id)}/explanation?${query}`));
     } catch (error) {
       if (number === asked) byId("why").textContent = error.message;

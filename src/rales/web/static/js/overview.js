@@ -5,7 +5,7 @@ import { bounded } from "./geometry.js";
 import { state, update, when } from "./state.js";
 import { peaksOf } from "./wav.js";
 
-let samples = null;
+let samples = /** @type {Int16Array | null} */ (null);
 let shade = ""; // how the strip was painted
 
 export function start() {
@@ -16,8 +16,8 @@ export function start() {
     showWindow();
   }).observe(byId("overview"));
   const strip = byId("overview");
-  let grabbed_s = null; // where in the window it is held
-  const secondsAt = (event) => {
+  let grabbed_s = /** @type {number | null} */ (null); // where in the window it is held
+  const secondsAt = (/** @type {PointerEvent} */ event) => {
     const box = strip.getBoundingClientRect();
     return ((event.clientX - box.left) / box.width) * state.current.duration_s;
   };
@@ -33,7 +33,7 @@ export function start() {
   for (const kind of ["pointerup", "pointercancel"]) strip.addEventListener(kind, () => (grabbed_s = null));
 }
 
-/** Show this sound, or none for null. */
+/** Show this sound, or none for null. @type {(sound: Int16Array | null) => void} */
 export function load(sound) {
   [samples, shade] = [sound, ""];
   paint();
@@ -44,6 +44,7 @@ export function recolour() {
   paint();
 }
 
+/** @type {(start_s: number) => void} */
 function go(start_s) {
   const { view, current } = state;
   update({ view: bounded({ start_s, end_s: start_s + view.end_s - view.start_s }, byId("picture").clientWidth, current.duration_s) });
@@ -53,7 +54,7 @@ function showWindow() {
   const frame = byId("overview-window");
   frame.hidden = !state.current;
   if (!state.current) return;
-  const share = (seconds) => `${(100 * seconds) / state.current.duration_s}%`;
+  const share = (/** @type {number} */ seconds) => `${(100 * seconds) / state.current.duration_s}%`;
   Object.assign(frame.style, { left: share(state.view.start_s), width: share(state.view.end_s - state.view.start_s) });
 }
 
@@ -68,7 +69,7 @@ function paint() {
   if (!samples) return;
   const peaks = peaksOf(samples, width);
   const loudest = peaks.reduce((most, [low, high]) => Math.max(most, high, -low), 1e-4);
-  const context = canvas.getContext("2d");
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   context.fillStyle = getComputedStyle(canvas).color;
   peaks.forEach(([low, high], x) => {
     const [top, bottom] = [high, low].map((value) => height * (0.5 - (0.46 * value) / loudest));

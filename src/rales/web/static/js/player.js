@@ -1,7 +1,7 @@
 // The sound that is heard: one media element, what is played of it, and the playhead.
 
 import { bytes } from "./api.js";
-import { byId, clock } from "./dom.js";
+import { byId, chosenOf, clock } from "./dom.js";
 import { filling, showing, xOf } from "./geometry.js";
 import { prepare, retune, rewire, setSound, startLevel } from "./listening.js";
 import * as overview from "./overview.js";
@@ -15,9 +15,10 @@ const CYCLE_SHARE = 0.6; // of the width, for a cycle that is reviewed
 const TYPED_MS = 300; // without another key or step, after which a band is what was meant
 
 const media = new Audio();
-let coming = null; // stops the load of a sound that is not there yet
+/** @typedef {{ signal: AbortSignal, answer: ReturnType<typeof bytes> }} Coming a sound on its way */
+let coming = /** @type {AbortController | null} */ (null); // stops the load of a sound that is not there yet
 let address = ""; // of the sound
-let span = null; // what is played: {start_s, end_s, loop}, null for everything
+let span = /** @type {(Service.Span & { loop: boolean }) | null} */ (null); // what is played, null for everything
 
 export function start() {
   media.addEventListener("play", () => {
@@ -37,7 +38,7 @@ export function start() {
         else retune(TYPED_MS);
         update({ band: null }); // the axis shows it
       });
-  for (const field of document.querySelectorAll("[name=speed]"))
+  for (const field of document.querySelectorAll(/** @type {"input"} */ ("[name=speed]")))
     field.addEventListener("input", () => setSpeed(Number(field.value)));
   startLevel();
   media.preservesPitch = false; // half speed sounds an octave lower: nothing is stretched, so no click is smeared
@@ -58,7 +59,8 @@ export function empty() {
   setSound(null);
 }
 
-/** Ask for a recording's sound, for `load`; it comes while other things about the recording do. */
+/** Ask for a recording's sound, for `load`; it comes while other things about the recording do.
+ * @type {(recording: string) => Coming} */
 export function fetchSound(recording) {
   coming = new AbortController();
   const { signal } = coming;
@@ -67,7 +69,8 @@ export function fetchSound(recording) {
   return { signal, answer };
 }
 
-/** Load a sound that was asked for into the empty player; resolves when it can be played. Errors: it cannot be loaded. */
+/** Load a sound that was asked for into the empty player; resolves when it can be played. Errors: it cannot be loaded.
+ * @type {(coming: Coming) => Promise<void>} */
 export async function load({ signal, answer }) {
   const { content } = await answer;
   if (signal.aborted) return; // another recording was opened meanwhile
@@ -85,18 +88,20 @@ export async function load({ signal, answer }) {
   overview.load(samples);
   await playable;
   if (signal.aborted) return;
-  setSpeed(Number(document.querySelector("[name=speed]:checked").value));
+  setSpeed(Number(chosenOf("speed")));
   setSound({ samples, rate_hz });
   update({ heard: true, level: levelWords(samples), view });
   showTime();
 }
 
+/** @type {(samples: Int16Array) => string} */
 function levelWords(samples) {
   const { peak_db, clipped } = measureLevel(samples);
   const loud = Number.isFinite(peak_db) ? `peak ${peak_db.toFixed(1)} dBFS` : "silence";
   return clipped > 0.0005 ? `${loud}, clipped ${(100 * clipped).toFixed(1)} %` : loud;
 }
 
+/** @type {(speed: number) => void} */
 function setSpeed(speed) {
   media.playbackRate = media.defaultPlaybackRate = speed;
 }
@@ -110,12 +115,13 @@ export async function playPause() {
   await prepare(media);
   if (!state.heard) return; // another recording was opened meanwhile
   if (!media.paused) return media.pause();
-  if (state.looping && selectedCycle()) return playCycle(selectedCycle());
+  const cycle = selectedCycle();
+  if (state.looping && cycle) return playCycle(cycle);
   span = null;
   return begin();
 }
 
-/** Play one cycle, again and again while looping is on. */
+/** Play one cycle, again and again while looping is on. @type {(cycle: Cycle, loop?: boolean) => Promise<void>} */
 export async function playCycle(cycle, loop = state.looping) {
   if (!state.heard) return;
   await prepare(media);
@@ -124,6 +130,7 @@ export async function playCycle(cycle, loop = state.looping) {
   playSpan({ start_s: cycle.start_s, end_s: cycle.end_s, loop });
 }
 
+/** @type {(next: NonNullable<typeof span>) => Promise<void>} */
 function playSpan(next) {
   span = next;
   media.currentTime = next.start_s;
@@ -156,7 +163,7 @@ function follow() {
   requestAnimationFrame(follow);
 }
 
-/** Loop or stop looping; the cycle that is playing goes on either way. */
+/** Loop or stop looping; the cycle that is playing goes on either way. @type {(looping: boolean) => void} */
 export function setLooping(looping) {
   update({ looping });
   byId("loop").setAttribute("aria-pressed", looping);
@@ -165,6 +172,7 @@ export function setLooping(looping) {
   else if (span) span.loop = looping;
 }
 
+/** @type {(seconds: number) => void} */
 export function seek(seconds) {
   if (!state.heard) return;
   span = null;
@@ -196,14 +204,14 @@ function showPlayhead() {
   byId("playhead").style.transform = `translateX(${x}px)`;
 }
 
-/** Go to a view in which a time is seen. */
+/** Go to a view in which a time is seen. @type {(seconds: number) => void} */
 export function show(seconds) {
   if (!state.heard) return;
   const view = showing(state.view, byId("picture").clientWidth, state.current.duration_s, seconds);
   if (view !== state.view) update({ view });
 }
 
-/** A cycle fills most of the picture. */
+/** A cycle fills most of the picture. @type {(cycle: Cycle) => void} */
 export function showCycle(cycle) {
   if (!state.heard) return;
   update({ view: filling(cycle, byId("picture").clientWidth, state.current.duration_s, CYCLE_SHARE) });

@@ -27,7 +27,8 @@ export function start() {
   show();
 }
 
-/** Read as somebody else, or as nobody. What was open stays open. */
+/** Read as somebody else, or as nobody. What was open stays open.
+ * @type {(reader: string, round: number) => Promise<void>} */
 export async function become(reader, round) {
   if (reader === state.reader && round === state.round) return;
   const open = state.current?.id;
@@ -46,6 +47,7 @@ export async function become(reader, round) {
   }
 }
 
+/** @type {(reader: string, round: number) => string} */
 export const nameOf = (reader, round) => (round > 1 ? `${reader}, round ${round}` : reader);
 
 function use() {
@@ -58,12 +60,12 @@ function use() {
 function show() {
   byId("show-reader").textContent = state.reader ? nameOf(state.reader, state.round) : "No reader";
   byId("show-reader").title = state.reader ? "Who reads" : "Nobody reads: these labels stand for all";
-  document.documentElement.dataset.blind = Boolean(state.reader);
+  document.documentElement.dataset.blind = `${Boolean(state.reader)}`;
 }
 
 async function fill() {
   byId("reader-name").value = state.reader;
-  byId("reader-round").value = state.round;
+  byId("reader-round").value = `${state.round}`;
   if (!state.session) return;
   const known = await call("GET", `/sessions/${state.session}/readers`).catch(() => []);
   const names = [...new Set(known.map(({ reader }) => reader))];
@@ -74,12 +76,12 @@ async function fill() {
 let last = "";
 async function load() {
   const { current } = state;
-  const query = new URLSearchParams({ reader: state.reader, round: state.reader ? state.round : state.compared });
+  const query = new URLSearchParams({ reader: state.reader, round: `${state.reader ? state.round : state.compared}` });
   const wanted = current && current.id !== EXAMPLE ? `/recordings/${current.id}/readings?${query}` : "";
   const key = `${wanted} ${current?.revision}`;
   if (key === last) return;
   last = key;
   const number = (asked += 1);
-  const readings = wanted ? await call("GET", wanted) : [];
+  const readings = wanted ? await call("GET", wanted) : /** @type {Service.OtherReading[]} */ ([]);
   if (number === asked && (readings.length || state.readings.length)) update({ readings });
 }

@@ -3,7 +3,7 @@
 import { call, download } from "./api.js";
 import { LABELS } from "./classes.js";
 import { timeKey, withId } from "./cycles.js";
-import { alarm, ask, byId, clock, h, say } from "./dom.js";
+import { alarm, ask, byId, clock, focused, h, say } from "./dom.js";
 import { forget, remember } from "./edits.js";
 import { named } from "./events.js";
 import * as facts from "./facts.js";
@@ -15,10 +15,10 @@ import { EXAMPLE, asReader, mergeLines, pathOf, state, update, updateLine, when 
 
 let scoring = Promise.resolve();
 const marking = new Map(); // id -> whether it is reviewed, until the service has heard of it
-let asked = null; // line for which the answers of the open recording were asked for
+let asked = /** @type {Service.RecordingFacts | null} */ (null); // line for which the answers of the open recording were asked for
 let opened = 0; // counts, so that an answer for what has been left meanwhile is known as one
-let opening = null; // id of the recording that is on its way, until it can be heard
-let queue = []; // ids as the list had them when a recording was opened; an edit may move that one elsewhere
+let opening = /** @type {string | null} */ (null); // id of the recording that is on its way, until it can be heard
+let queue = /** @type {string[]} */ ([]); // ids as the list had them when a recording was opened; an edit may move that one elsewhere
 
 export function start() {
   when(["heard", "current"], showLoading);
@@ -30,7 +30,7 @@ export function start() {
   byId("remove").addEventListener("click", remove);
   byId("print-report").addEventListener("click", printReport);
   byId("export-segments").hidden = LABELS.independent; // of which a cycle may have several
-  for (const what of ["project", "segments"])
+  for (const what of /** @type {const} */ (["project", "segments"]))
     byId(`export-${what}`).addEventListener("click", async () => {
       await saveNow();
       download(`/sessions/${state.session}/${what}/export`);
@@ -43,25 +43,26 @@ export function start() {
  * for when it was opened; and once the model has answered for it, what it says is shown. */
 function followLine() {
   const { current } = state;
-  const facts = current && state.recordings.find(({ id }) => id === current.id);
-  if (!facts) return;
-  current.reviewed = marking.get(current.id) ?? facts.reviewed;
+  const line = current && state.recordings.find(({ id }) => id === current.id);
+  if (!line) return;
+  current.reviewed = marking.get(current.id) ?? line.reviewed;
   byId("reviewed").checked = current.reviewed;
-  if (facts.status === current.status || asked === facts) return;
-  asked = facts;
-  showAnswers(facts.id, opened).catch(() => {}); // its next line asks again
+  if (line.status === current.status || asked === line) return;
+  asked = line;
+  showAnswers(line.id, opened).catch(() => {}); // its next line asks again
 }
 
-/** Open a recording: its sound, its picture, its cycles. What was open cannot be heard or judged from here on. */
+/** Open a recording: its sound, its picture, its cycles. What was open cannot be heard or judged from here on.
+ * @type {(id: string) => Promise<void>} */
 export async function openRecording(id) {
   const number = (opened += 1);
   if (state.current?.id === EXAMPLE && id !== EXAMPLE) forget(); // its edits are of no use behind a real recording
   const other = { path: "", name: id === EXAMPLE ? "an example" : "the recording" };
-  const name = title(state.recordings.find((facts) => facts.id === id) ?? other);
-  const focused = document.activeElement?.closest(".bench") ? document.activeElement : null;
-  focused?.blur(); // a part that is out of use would take the keys
+  const name = title(state.recordings.find((line) => line.id === id) ?? other);
+  const used = focused()?.closest(".bench") ? focused() : null;
+  used?.blur(); // a part that is out of use would take the keys
   opening = id;
-  queue = listed().map((facts) => facts.id);
+  queue = listed().map((line) => line.id);
   leave(`Loading ${name} …`);
   try {
     await saveNow();
@@ -70,7 +71,7 @@ export async function openRecording(id) {
     if (!(await showAnswers(id, number))) return;
     if (id !== EXAMPLE) localStorage.setItem(`rales-open-${state.session}`, id);
     await player.load(sound);
-    if (number === opened && document.activeElement === document.body) focused?.focus();
+    if (number === opened && document.activeElement === document.body) used?.focus();
   } catch (error) {
     if (number !== opened || error.name === "AbortError") return;
     const sentence = `${name} could not be loaded; open it again to try once more. ${error.message}`;
@@ -90,7 +91,7 @@ export async function showExample() {
 /** Whether a recording of the session is open or on its way. */
 export const isOpen = () => (opening ?? state.current?.id ?? EXAMPLE) !== EXAMPLE;
 
-/** Empty the player; `sentence` says why there is nothing. */
+/** Empty the player; `sentence` says why there is nothing. @type {(sentence: string) => void} */
 function leave(sentence) {
   byId("loading").textContent = sentence;
   player.empty();
@@ -102,7 +103,7 @@ function leave(sentence) {
 function showLoading() {
   byId("loading").hidden = state.heard;
   byId("sight").setAttribute("aria-busy", opening !== null);
-  for (const bench of document.querySelectorAll(".bench")) bench.disabled = !state.heard;
+  for (const bench of document.querySelectorAll(/** @type {"fieldset"} */ (".bench"))) bench.disabled = !state.heard;
   byId("reviewed").disabled = Boolean(state.reader);
   byId("head-tools").disabled = byId("recording-facts").disabled =
     state.current?.id === EXAMPLE || (opening !== null && opening !== state.current?.id);
@@ -113,7 +114,7 @@ function showExports() {
   const { current } = state;
   const other = opening !== null && opening !== current?.id;
   const nothing = !current || current.id === EXAMPLE || other || (!state.cycles.length && !current.revision);
-  for (const button of byId("export").children) button.disabled = nothing;
+  for (const button of byId("export").querySelectorAll("button")) button.disabled = nothing;
 }
 
 /** Resolves once the models that are shown have answered for the recording that was opened last. */
@@ -125,25 +126,27 @@ export function close() {
   opening = null;
   leave("");
   forget();
-  update({ current: null, cycles: [], selected: null, events: [], event: null });
+  update({ current: /** @type {any} */ (null), cycles: [], selected: null, events: [], event: null });
   showHead();
 }
 
-/** Show the open recording as the service has it; an undo brings `before` back. */
+/** Show the open recording as the service has it; an undo brings `before` back.
+ * @type {(id: string, before: Standing) => Promise<void>} */
 export async function reopen(id, before) {
   if (state.current?.id === id && (await showAnswers(id, opened))) remember(before);
 }
 
 /** Show what models and people say of a recording; -> false if another one was opened meanwhile.
  *
- * Cycles that are not saved yet, or were changed while the answer was on its way, stay with their history. */
+ * Cycles that are not saved yet, or were changed while the answer was on its way, stay with their history.
+ * @type {(id: string, number: number) => Promise<boolean>} */
 async function showAnswers(id, number) {
   if (opening !== null && opening !== id) return false;
   const before = state.current?.id === id ? state : null;
   const [cyclesBefore, eventsBefore] = [state.cycles, state.events];
   const current = await call("GET", asReader(pathOf(id)));
   if (number !== opened) return false;
-  const scores = {};
+  const scores = /** @type {typeof state.scores} */ ({});
   for (const [model, rows] of Object.entries(current.scores)) {
     scores[model] = Object.fromEntries(rows.map((row) => [timeKey(row), row]));
   }
@@ -164,16 +167,18 @@ async function showAnswers(id, number) {
   return true;
 }
 
-/** Open the recording after (1) or before (-1) the open one, as the list had them when that one was opened. */
+/** Open the recording after (1) or before (-1) the open one, as the list had them when that one was opened.
+ * @type {(by: 1 | -1) => void} */
 export function step(by) {
   const open = opening ?? state.current?.id;
-  const shown = listed().map((facts) => facts.id);
+  const shown = listed().map((line) => line.id);
   const ids = [...queue.filter((id) => id === open || shown.includes(id)), ...shown.filter((id) => !queue.includes(id))];
   const next = ids[ids.indexOf(open) + by];
   if (next) openRecording(next);
   else say("No further recording");
 }
 
+/** @type {(reviewed: boolean) => Promise<void>} */
 export async function setReviewed(reviewed) {
   const { current } = state;
   if (!current || state.reader) return; // a reader has reviewed what is decided
@@ -226,21 +231,23 @@ function showFacts() {
   const { current } = state;
   if (!current) return;
   const waits = { waiting: "waits for the model", failed: current.problem, ready: "" }[current.status];
-  const source = {
+  const source = /** @type {Record<string, string>} */ ({
     person: "cycles as you saved them",
     annotation: "cycles of the annotation",
     segment: "cycles found in the sound",
     window: "no breath found: equal windows",
     simulated: "cycles as they were simulated",
-  }[current.source];
+  })[current.source];
   const sound = current.judged ? current.quality_reason : `Not judged: ${current.quality_reason}`;
   const shown = [PLACES[current.location] ?? current.location, current.device, `${current.rate_hz / 1000} kHz`, clock(current.duration_s), state.level, source, sound, waits];
   byId("facts").textContent = byId("facts").title = shown.filter(Boolean).join(" · ");
 }
 
+/** @type {Record<string, string>} */
 const FORMS = { icbhi: "ICBHI .txt", csv: "CSV", audacity: "Audacity labels", raven: "Raven table" };
 
-/** A button for every format that can say the labels. */
+/** A button for every format that can say the labels.
+ * @type {(id: "export" | "export-all", path: (form: string) => string) => void} */
 function saveAs(id, path) {
   byId(id).replaceChildren(...LABELS.forms.map((form) =>
     h("button", { type: "button", value: form, onclick: async () => {

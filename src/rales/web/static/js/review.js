@@ -15,6 +15,7 @@ import { EXAMPLE, selectedCycle, state, update } from "./state.js";
 const seen = new Set(); // ids of the cycles and recordings that this round has led to
 let leading = false;
 
+/** @type {(on: boolean) => unknown} */
 export function setReviewing(on) {
   update({ reviewing: on });
   byId("review").setAttribute("aria-pressed", on);
@@ -27,12 +28,13 @@ export function setReviewing(on) {
   return nextDoubt();
 }
 
-/** Give the selected cycle a label; in a review that leads on. */
+/** Give the selected cycle a label; in a review that leads on. @type {(name: string) => void} */
 export function label(name) {
   judge((cycle) => change(cycles.relabel(state.cycles, cycle.id, name), `Cycle ${numberOf(cycle)}: ${LABELS.words(name)}, confirmed`));
 }
 
-/** The key of a class: it becomes the label, or one of several independent ones that the cycle has or has not. */
+/** The key of a class: it becomes the label, or one of several independent ones that the cycle has or has not.
+ * @type {(name: string) => unknown} */
 export function press(name) {
   if (!LABELS.independent) return label(name);
   const cycle = selectedCycle();
@@ -68,8 +70,10 @@ export async function stepBack() {
   if (state.reviewing && cycle) land(cycle);
 }
 
+/** @type {(cycle: Cycle) => number} */
 const numberOf = (cycle) => state.cycles.findIndex(({ id }) => id === cycle.id) + 1;
 
+/** @type {(act: (cycle: Cycle) => boolean) => void} */
 function judge(act) {
   const cycle = selectedCycle();
   if (!cycle) return void say("No cycle is selected");
@@ -89,7 +93,7 @@ export async function nextDoubt() {
     let cycle = leastCertain();
     while (!cycle) {
       if (state.current) await leaveRecording();
-      const doubtful = (facts) => facts.uncertainty !== null || !facts.judged;
+      const doubtful = (/** @type {Service.RecordingFacts} */ facts) => facts.uncertainty !== null || !facts.judged;
       const next = listed().find((facts) => !seen.has(facts.id) && !facts.reviewed && doubtful(facts));
       if (!next) {
         seen.clear();
@@ -122,12 +126,13 @@ async function leaveRecording() {
  * where it is unsure, and they follow one another. */
 function leastCertain() {
   if (state.reader) return state.cycles.find((cycle) => !cycle.confirmed && !seen.has(cycle.id));
-  const sure = (cycle) => state.scores[state.model]?.[cycles.timeKey(cycle)];
+  const sure = (/** @type {Cycle} */ cycle) => state.scores[state.model]?.[cycles.timeKey(cycle)];
   return state.cycles
     .filter((cycle) => !cycle.confirmed && !seen.has(cycle.id) && sure(cycle))
     .sort((a, b) => LABELS.confidence(sure(a)) - LABELS.confidence(sure(b)))[0];
 }
 
+/** @type {(cycle: Cycle) => void} */
 function land(cycle) {
   select(cycle);
   if (!state.reviewing) return;
@@ -135,11 +140,13 @@ function land(cycle) {
   player.playCycle(cycle, true);
 }
 
+/** @type {(by: number) => void} */
 export function selectBy(by) {
   const at = state.cycles.findIndex((cycle) => cycle.id === state.selected);
   select(state.cycles[Math.min(Math.max(at + by, 0), state.cycles.length - 1)]);
 }
 
+/** @type {(cycle: Cycle | undefined) => void} */
 function select(cycle) {
   if (!cycle) return;
   update({ selected: cycle.id });

@@ -18,6 +18,7 @@ export async function show() {
   byId("runs").replaceChildren(...(found.length > 1 ? [all, ...found] : found).map(entry));
 }
 
+/** @type {(run: Service.RunFacts) => HTMLElement} */
 function entry(run) {
   const facts = [run.recipe, run.finished ? null : "unfinished", run.score === null ? null : `Score ${percent(run.score)}`];
   const button = h("button", { type: "button", className: "entry", disabled: !run.finished },
@@ -27,6 +28,7 @@ function entry(run) {
   return h("li", {}, button);
 }
 
+/** @type {(run: Service.RunFacts, button: HTMLElement) => void} */
 function openReport(run, button) {
   for (const other of document.querySelectorAll("#runs [aria-current]")) other.removeAttribute("aria-current");
   button.setAttribute("aria-current", "true");

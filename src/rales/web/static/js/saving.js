@@ -11,16 +11,17 @@ const DRAFT = "rales-unsaved-";
 const OLDEST_MS = 30 * 24 * 3600 * 1000; // of what is kept for a recording that this service does not have
 
 // Annotations are told apart by the id of their recording, behind which a reader's round and name stand.
-const bases = new Map(); // annotation -> the revision that its cycles were made from
-const unsaved = new Map(); // annotation -> its newest {cycles, events} that the service has not confirmed
-const asked = new Map(); // annotation -> those that were sent without an answer; the service may have them
+const bases = /** @type {Map<string, number>} */ (new Map()); // annotation -> the revision that its cycles were made from
+const unsaved = /** @type {Map<string, Marks>} */ (new Map()); // annotation -> its newest {cycles, events} that the service has not confirmed
+const asked = /** @type {Map<string, Marks>} */ (new Map()); // annotation -> those that were sent without an answer; the service may have them
 const pending = new Set(); // annotations that are to be sent
 const undrafted = new Set(); // annotations which the browser had no room for
 let timer = 0;
 let saving = Promise.resolve();
-let reopen = async () => {};
+let reopen = /** @type {(recording: string, before: Standing) => Promise<void>} */ (async () => {});
 
-/** `again(recording, before)` shows a recording as the service has it; an undo then brings `before` back. */
+/** `again(recording, before)` shows a recording as the service has it; an undo then brings `before` back.
+ * @type {(again: (recording: string, before: Standing) => Promise<void>) => void} */
 export function start(again) {
   reopen = again;
   addEventListener("pagehide", () => {
@@ -48,16 +49,18 @@ export function sendLeft() {
   return saveNow();
 }
 
-/** The cycles that are shown are those of this revision. */
+/** The cycles that are shown are those of this revision. @type {(recording: string, revision: number) => void} */
 export function based(recording, revision) {
   bases.set(annotationOf(recording), revision);
 }
 
 /** -> the cycles and events of a recording that are not saved yet, null if all are; `revision` is one that was just heard
- * of. */
+ * of.
+ * @type {(recording: string, revision: number) => Marks | null} */
 export function newer(recording, revision) {
   const annotation = annotationOf(recording);
-  if (unsaved.has(annotation)) return unsaved.get(annotation);
+  const marks = unsaved.get(annotation);
+  if (marks) return marks;
   return revision < (bases.get(annotation) ?? 0) && isShown(annotation) ? plain(state) : null;
 }
 
@@ -82,32 +85,40 @@ export function saveNow() {
   return saving;
 }
 
-/** Nothing of a recording is to be saved any more: it was removed, or another state of it was chosen. */
+/** Nothing of a recording is to be saved any more: it was removed, or another state of it was chosen.
+ * @type {(recording: string) => void} */
 export function dismiss(recording) {
   const kept = [...unsaved.keys(), ...Object.keys(localStorage).filter((key) => key.startsWith(DRAFT)).map((key) => key.slice(DRAFT.length))];
   for (const annotation of new Set(kept)) if (partsOf(annotation).recording === recording) drop(annotation);
 }
 
+/** @type {(annotation: string) => void} */
 function drop(annotation) {
   for (const memory of [unsaved, asked, pending, undrafted]) memory.delete(annotation);
   localStorage.removeItem(DRAFT + annotation);
 }
 
+/** @type {(recording: string) => string} */
 const annotationOf = (recording) => [recording, whoReads()].filter(Boolean).join(" ");
 
-/** -> {recording, round, reader}, the last two of a reader alone. */
+/** -> {recording, round, reader}, the last two of a reader alone.
+ * @type {(annotation: string) => { recording: string, round?: number, reader?: string }} */
 function partsOf(annotation) {
   const [recording, round, ...name] = annotation.split(" ");
   return name.length ? { recording, round: Number(round), reader: name.join(" ") } : { recording };
 }
 
+/** @type {(annotation: string) => boolean} */
 const isShown = (annotation) => Boolean(state.current) && annotationOf(state.current.id) === annotation;
 
+/** @type {<Part extends { id: string }>(part: Part) => Omit<Part, "id">} */
 const withoutId = ({ id, ...rest }) => rest;
+/** @type {(standing: { cycles: Cycle[], events: SoundEvent[] }) => Marks} */
 const plain = ({ cycles, events }) => ({ cycles: cycles.map(withoutId), events: events.map(withoutId) });
+/** @type {(annotation: string) => ReturnType<typeof partsOf> & Partial<Marks> & { base?: number }} */
 const body = (annotation) => ({ ...partsOf(annotation), ...unsaved.get(annotation), base: bases.get(annotation) });
 
-/** Keep what is not saved in the browser. */
+/** Keep what is not saved in the browser. @type {(annotation: string) => void} */
 function draft(annotation) {
   const { cycles, events, base } = body(annotation);
   try {
@@ -119,6 +130,7 @@ function draft(annotation) {
   }
 }
 
+/** @type {(annotation: string) => Promise<void>} */
 async function send(annotation) {
   const marks = unsaved.get(annotation);
   if (!marks) return;
@@ -134,10 +146,11 @@ async function send(annotation) {
     if (error.status !== 409) return notSaved(annotation, error);
     asked.delete(annotation); // this one was not taken
     if (earlier) asked.set(annotation, earlier);
-    return settle(annotation, message.base);
+    return settle(annotation, message.base ?? 0);
   }
 }
 
+/** @type {(annotation: string, marks: Marks, revision: number) => void} */
 function confirmed(annotation, marks, revision) {
   bases.set(annotation, revision);
   if (unsaved.get(annotation) === marks) drop(annotation);
@@ -150,6 +163,7 @@ function confirmed(annotation, marks, revision) {
   byId("saved").textContent = unsaved.has(annotation) ? "Saving …" : "Saved";
 }
 
+/** @type {(annotation: string, error: Error & { status?: number }) => void} */
 function notSaved(annotation, error) {
   if (error.status === 404) {
     unsaved.delete(annotation); // the browser goes on keeping it: this may be a service with another folder
@@ -159,14 +173,16 @@ function notSaved(annotation, error) {
   alarm(`Not saved: ${error.message}`);
 }
 
-/** Somebody else has saved since: that may have been this page, unheard; else the person chooses. */
+/** Somebody else has saved since: that may have been this page, unheard; else the person chooses.
+ * @type {(annotation: string, base: number) => Promise<void>} */
 async function settle(annotation, base) {
   try {
     const { recording, ...who } = partsOf(annotation);
     const theirs = await call("GET", asReader(`/recordings/${recording}`, who));
-    const sent = asked.get(annotation);
+    const [mine, sent] = [unsaved.get(annotation), asked.get(annotation)];
+    if (!mine) return; // it was removed meanwhile
     const own = theirs.revision === base + 1 && sent && same(theirs, sent);
-    const choice = own ? "mine" : await choose(theirs, unsaved.get(annotation));
+    const choice = own ? "mine" : await choose(theirs, mine);
     if (choice === "mine") {
       bases.set(annotation, theirs.revision);
       return send(annotation);
@@ -185,7 +201,8 @@ async function settle(annotation, base) {
   byId("saved").textContent = "Not saved";
 }
 
-/** What the service has and what is here -> "theirs", "mine", or "" for neither yet. */
+/** What the service has and what is here -> "theirs", "mine", or "" for neither yet.
+ * @type {(theirs: Service.RecordingDetail, mine: Marks) => Promise<string>} */
 function choose(theirs, mine) {
   const dialog = byId("conflict");
   byId("conflict-title").textContent = `${theirs.name} was changed elsewhere`;
@@ -198,14 +215,16 @@ function choose(theirs, mine) {
   });
 }
 
+/** @type {(marks: Marks) => string} */
 function summary({ cycles, events = [] }) {
-  const confirmed = cycles.filter((cycle) => cycle.confirmed).length;
+  const sure = cycles.filter((cycle) => cycle.confirmed).length;
   const marked = events.length ? `, ${events.length} ${events.length === 1 ? "event" : "events"}` : "";
-  return `${cycles.length} ${cycles.length === 1 ? "cycle" : "cycles"}, ${confirmed} confirmed${marked}`;
+  return `${cycles.length} ${cycles.length === 1 ? "cycle" : "cycles"}, ${sure} confirmed${marked}`;
 }
 
-/** Whether two states, {cycles, events}, say the same. */
+/** Whether two states, {cycles, events}, say the same. @type {(one: Marks, other: Marks) => boolean} */
 export function same(one, other) {
+  /** @type {(marks: Marks) => string} */
   const key = ({ cycles, events = [] }) => JSON.stringify([
     cycles.map((c) => [c.start_s.toFixed(3), c.end_s.toFixed(3), c.label, Boolean(c.confirmed), Boolean(c.unusable), c.note ?? ""]),
     events.map((e) => [e.kind, e.start_s.toFixed(3), e.end_s.toFixed(3), e.low_hz?.toFixed(1), e.high_hz?.toFixed(1)]),

@@ -20,8 +20,9 @@ export async function scoreMissing() {
   }
 }
 
+/** @type {(model: string, cycles: Service.ScoredSpan[]) => void} */
 export function keepScores(model, cycles) {
-  const known = { ...(state.scores[model] ?? {}) };
+  const known = { ...state.scores[model] };
   for (const cycle of cycles) known[timeKey(cycle)] = cycle;
   update({ scores: { ...state.scores, [model]: known } });
 }

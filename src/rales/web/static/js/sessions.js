@@ -32,12 +32,14 @@ async function list() {
   update({ sessions: await call("GET", "/sessions") });
 }
 
+/** @type {(name: string) => Promise<void>} */
 async function begin(name) {
   const session = await call("POST", "/sessions", { name });
   await list();
   await enter(session.id);
 }
 
+/** @type {(session: string) => Promise<void>} */
 async function enter(session) {
   localStorage.setItem("rales-session", session);
   close();
@@ -49,7 +51,8 @@ async function enter(session) {
   else showExample();
 }
 
-/** Whether a recording is in the session, of whose list only a part may be there. */
+/** Whether a recording is in the session, of whose list only a part may be there.
+ * @type {(id: string | null) => Promise<boolean>} */
 async function isThere(id) {
   if (!id || state.whole || state.recordings.some((facts) => facts.id === id)) return state.recordings.some((facts) => facts.id === id);
   return (await call("GET", `/recordings/${id}`).catch(() => null))?.session === state.session;

@@ -8,20 +8,20 @@ const RUMBLE = 1 / 256;
 
 let samples = new Int16Array(0);
 let turn = 0; // of the recording; what is computed of another one is not wanted any more
-let wanted = [];
+let wanted = /** @type {{ key: string, about: any }[]} */ ([]);
 let busy = false;
 let latest = ""; // key of the tile that is on its way to the page, which may still wish for it
 
 addEventListener("message", ({ data }) => {
   if (data.samples) [samples, turn, wanted, latest] = [data.samples, data.turn, [], ""];
-  else wanted = data.wanted.filter(({ key }) => key !== latest);
+  else wanted = data.wanted.filter((/** @type {{ key: string }} */ { key }) => key !== latest);
   if (!busy) work();
 });
 
 async function work() {
   busy = true;
   while (wanted.length) {
-    const { key, about } = wanted.shift();
+    const [{ key, about }] = wanted.splice(0, 1);
     latest = key;
     if (about.loudness) {
       const hop = Math.max(about.window / 2, Math.ceil(samples.length / LOOKED_AT));
@@ -31,7 +31,7 @@ async function work() {
       postMessage({ turn, key, level });
     } else {
       const levels = tile(samples, about);
-      postMessage({ turn, key, levels }, [levels.buffer]);
+      postMessage({ turn, key, levels }, { transfer: [levels.buffer] });
     }
     await new Promise((resolve) => setTimeout(resolve)); // newer wishes come in
   }

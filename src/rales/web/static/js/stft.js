@@ -7,7 +7,8 @@ export const FLOOR_DB = -127.5;
 const FULL_SCALE = 32768;
 const MOST_LOOKS = 8; // windows of a column that is wider than one; the loudest is shown, so that no click is lost
 
-/** Size, a power of two -> a function that turns (re, im), Float64Arrays of that size, into their spectrum, in place. */
+/** Size, a power of two -> a function that turns (re, im), Float64Arrays of that size, into their spectrum, in place.
+ * @type {(size: number) => (re: Float64Array, im: Float64Array) => void} */
 export function fourier(size) {
   const bits = Math.log2(size);
   const [cos, sin] = [Math.cos, Math.sin].map((f) => Float64Array.from({ length: size / 2 }, (_, i) => f((2 * Math.PI * i) / size)));
@@ -47,8 +48,10 @@ export function fourier(size) {
   };
 }
 
+/** @typedef {{ hann: Float64Array, scale: number, spectrum: ReturnType<typeof fourier>, re: Float64Array, im: Float64Array }} Prepared */
 const kept = new Map(); // window and size -> what a transform needs
 
+/** @type {(window: number, size: number) => Prepared} */
 function prepared(window, size) {
   const key = `${window} ${size}`;
   if (!kept.has(key)) {
@@ -59,7 +62,8 @@ function prepared(window, size) {
   return kept.get(key);
 }
 
-/** Power in every one of `bins` bins of the windows around two samples; real sounds go through one complex transform. */
+/** Power in every one of `bins` bins of the windows around two samples; real sounds go through one complex transform.
+ * @type {(samples: Int16Array, window: number, size: number, bins: number, centres: number[], out: Float64Array[]) => void} */
 function powers(samples, window, size, bins, centres, out) {
   const { hann, scale, spectrum, re, im } = prepared(window, size);
   re.fill(0);
@@ -83,7 +87,8 @@ function powers(samples, window, size, bins, centres, out) {
 
 /** 16-bit samples -> levels of `columns` columns from the one numbered `first` on, column by column, the lowest bin first.
  *
- * Column i shows what lies around sample (i + 1/2) hop; of a hop wider than the window, the loudest of several looks. */
+ * Column i shows what lies around sample (i + 1/2) hop; of a hop wider than the window, the loudest of several looks.
+ * @type {(samples: Int16Array, about: Transform & { hop: number, first: number, columns: number, most_looks?: number }) => Uint8Array<ArrayBuffer>} */
 export function tile(samples, { window, size, bins, hop, first, columns, most_looks = MOST_LOOKS }) {
   const levels = new Uint8Array(columns * bins);
   const looks = Math.min(most_looks, Math.max(1, Math.ceil(hop / window)));
@@ -91,7 +96,7 @@ export function tile(samples, { window, size, bins, hop, first, columns, most_lo
   for (let column = 0; column < columns; column += 2) {
     found.forEach((each) => each.fill(0));
     for (let look = 0; look < looks; look += 1) {
-      const centre = (which) => (first + column + which + (look + 0.5) / looks) * hop;
+      const centre = (/** @type {number} */ which) => (first + column + which + (look + 0.5) / looks) * hop;
       powers(samples, window, size, bins, [centre(0), centre(1)], found);
     }
     for (let which = 0; which < Math.min(2, columns - column); which += 1) {
@@ -102,9 +107,11 @@ export function tile(samples, { window, size, bins, hop, first, columns, most_lo
   return levels;
 }
 
+/** @type {(power: number) => number} */
 const levelOf = (power) => Math.min(255, Math.max(0, Math.round((10 * Math.log10(power + 1e-20) - FLOOR_DB) / LEVEL_DB)));
 
-/** Levels of a tile -> the one that all but a thousandth of those from the bin `lowest` on do not exceed. */
+/** Levels of a tile -> the one that all but a thousandth of those from the bin `lowest` on do not exceed.
+ * @type {(levels: Uint8Array, bins: number, lowest: number) => number} */
 export function highLevel(levels, bins, lowest) {
   const counts = new Uint32Array(256);
   let left = 0;

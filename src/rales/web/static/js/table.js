@@ -3,7 +3,7 @@
 import { isBlind, isUndecided } from "./blind.js";
 import { LABELS, colour } from "./classes.js";
 import { move, relabel, timeKey } from "./cycles.js";
-import { byId, h, percent } from "./dom.js";
+import { byId, focused, h, percent } from "./dom.js";
 import { change } from "./edits.js";
 import { disagreement } from "./events.js";
 import { playCycle, show } from "./player.js";
@@ -16,13 +16,14 @@ export function start() {
 }
 
 function showRows() {
-  const focused = document.activeElement?.dataset?.field;
+  const field = focused()?.dataset.field;
   byId("rows").replaceChildren(...state.cycles.map(row));
   showAnswers();
   showSelected();
-  if (focused) byId("rows").querySelector(`[data-field="${focused}"]`)?.focus();
+  if (field) byId("rows").querySelector(`[data-field="${field}"]`)?.focus();
 }
 
+/** @type {(cycle: Cycle, index: number) => HTMLElement} */
 function row(cycle, index) {
   const number = index + 1;
   const letters = isUndecided(cycle) ? "?" : LABELS.letters(cycle.label);
@@ -43,6 +44,7 @@ function row(cycle, index) {
   );
 }
 
+/** @type {(cycle: Cycle, number: number) => HTMLElement} */
 function labelChoice(cycle, number) {
   const options = LABELS.classes.map((name) => h("option", { value: name }, LABELS.words(name)));
   const choice = h("select", { "aria-label": `Label of cycle ${number}`, "data-field": `label-${cycle.id}`,
@@ -52,7 +54,8 @@ function labelChoice(cycle, number) {
   return choice;
 }
 
-/** A button for each of several independent classes, pressed where the cycle has it. */
+/** A button for each of several independent classes, pressed where the cycle has it.
+ * @type {(cycle: Cycle, number: number) => HTMLElement} */
 function labelButtons(cycle, number) {
   return h("div", { className: "choice-buttons", role: "group", "aria-label": `Label of cycle ${number}` },
     ...LABELS.classes.map((name) => {
@@ -64,6 +67,7 @@ function labelButtons(cycle, number) {
     }));
 }
 
+/** @type {(cycle: Cycle, edge: "start_s" | "end_s", label: string) => HTMLElement} */
 function timeField(cycle, edge, label) {
   const field = h("input", { type: "number", step: "0.01", min: "0", value: cycle[edge].toFixed(3), "aria-label": label,
     "data-field": `${edge}-${cycle.id}`,
@@ -88,26 +92,28 @@ function showSelected() {
 function showAnswers() {
   let [sure, alike, both] = [0, 0, 0];
   for (const cycle of state.cycles) {
-    const line = byId(`row-${cycle.id}`);
+    const line = document.getElementById(`row-${cycle.id}`);
     if (!line) continue;
     const hidden = isBlind(cycle);
     const [first, second] = [state.model, state.compare].map((model) => (hidden ? null : state.scores[model]?.[timeKey(cycle)]));
+    const differs = Boolean(first && second && first.label !== second.label);
     const doubtful = first && LABELS.confidence(first) < state.threshold;
     if (first && !doubtful) sure += 1;
     if (first && second) both += 1;
     if (first && second && first.label === second.label) alike += 1;
     line.classList.toggle("doubtful", Boolean(doubtful) && !cycle.confirmed);
-    line.querySelector(".answers").replaceChildren(
-      h("span", { className: "mark" }, mark(cycle, doubtful)),
+    line.querySelector(".answers")?.replaceChildren(
+      h("span", { className: "mark" }, mark(cycle, Boolean(doubtful))),
       ...(cycle.note ? [h("span", {}, `Note: ${cycle.note}`)] : []),
       ...(hidden ? [h("span", { className: "waits" }, "hidden until you decide")] : [answer(first, state.model)]),
-      ...(state.compare && !hidden ? [answer(second, state.compare, first && second && first.label !== second.label)] : []),
+      ...(state.compare && !hidden ? [answer(second, state.compare, differs)] : []),
     );
   }
   byId("agreement").textContent = state.compare && both ? `The models agree on ${alike} of ${both} cycles` : "";
   byId("threshold-text").textContent = `${percent(state.threshold)} · ${sure} of ${state.cycles.length} cycles reach it`;
 }
 
+/** @type {(cycle: Cycle, doubtful: boolean) => string} */
 function mark(cycle, doubtful) {
   const said = disagreement(cycle, state.events);
   if (said) return `${cycle.confirmed ? "confirmed, but its" : "its"} events say ${LABELS.words(said).toLowerCase()}`;
@@ -116,6 +122,7 @@ function mark(cycle, doubtful) {
   return doubtful ? "uncertain" : "";
 }
 
+/** @type {(scores: Service.ScoredSpan | null | undefined, model: string, differs?: boolean) => HTMLElement} */
 function answer(scores, model, differs = false) {
   if (!scores) return h("span", { className: "waits" }, `${model}: waits …`);
   if (!scores.label) return h("span", { className: "answer" }, `${model}: not judged, ${scores.quality_reason}`);

@@ -10,41 +10,43 @@ import { mergeLines, state, when, whoReads } from "./state.js";
 
 const AT_ONCE = 2;
 
-let waiting = [];
+const waiting = /** @type {(import("./pairing.js").Pair<Dropped> & { session: string | null })[]} */ ([]);
 let total = 0;
 let done = 0;
 let working = 0;
-let twice = []; // recordings that the session had already
-let sessionReady = null;
+let twice = /** @type {Dropped[]} */ ([]); // recordings that the session had already
+let sessionReady = async () => {};
 
-/** `ready()` resolves once there is a session to add to. */
+/** `ready()` resolves once there is a session to add to. @type {(ready: () => Promise<void>) => void} */
 export function start(ready) {
   sessionReady = ready;
   when(["limits"], () => (byId("files").accept = [...state.limits.suffixes, ".txt", ".json", "audio/*"].join()));
   byId("choose").addEventListener("click", () => byId("files").click());
   byId("files").addEventListener("change", () => {
-    send([...byId("files").files].map((file) => ({ file, path: file.webkitRelativePath || file.name })));
+    send([...(byId("files").files ?? [])].map((file) => ({ file, path: file.webkitRelativePath || file.name })));
     byId("files").value = "";
   });
   addEventListener("dragover", (event) => {
     event.preventDefault();
-    byId("over").hidden = !event.dataTransfer.types.includes("Files");
+    byId("over").hidden = !event.dataTransfer?.types.includes("Files");
   });
   addEventListener("dragleave", (event) => event.relatedTarget === null && (byId("over").hidden = true));
   addEventListener("drop", async (event) => {
     event.preventDefault();
     byId("over").hidden = true;
     const { session } = state; // folders take a moment to read
-    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-    const files = [...event.dataTransfer.files].map((file) => ({ file, path: file.name }));
+    const { items = [], files: loose = [] } = event.dataTransfer ?? {};
+    const entries = [...items].map((item) => item.webkitGetAsEntry?.() ?? null).filter((entry) => entry !== null);
+    const files = [...loose].map((file) => ({ file, path: file.name }));
     if (!entries.some((entry) => entry.isDirectory)) return send(files, session);
-    const unread = [];
+    const unread = /** @type {{ path: string }[]} */ ([]);
     send((await Promise.all(entries.map((entry) => inside(entry, unread)))).flat(), session, unread);
   });
 }
 
 /** Files, {file, path} each -> uploads of the recordings among them to the session of the drop, whichever is open when
- * their turn comes; `unread` are paths that the browser could not read. */
+ * their turn comes; `unread` are paths that the browser could not read.
+ * @type {(files: Dropped[], session?: string | null, unread?: { path: string }[]) => Promise<void>} */
 async function send(files, session = state.session, unread = []) {
   byId("refused").replaceChildren();
   if (unread.length) refuse(`${names(unread)}: cannot be read; is it still there, and may it be opened?`);
@@ -68,7 +70,7 @@ async function work() {
   working += 1;
   while (waiting.length) {
     showProgress();
-    const { session, sound, text, events } = waiting.shift();
+    const [{ session, sound, text, events }] = waiting.splice(0, 1);
     const body = new FormData();
     body.append("audio", sound.file);
     body.append("path", sound.path);
@@ -102,16 +104,21 @@ function showProgress() {
   }
 }
 
+/** @type {(sentence: string) => void} */
 function refuse(sentence) {
   byId("refused").append(h("li", { role: "alert" }, sentence));
 }
 
-/** Entry of a drop -> its files, through all folders, each with its path; `unread` takes what cannot be read. */
+/** Entry of a drop -> its files, through all folders, each with its path; `unread` takes what cannot be read.
+ * @type {(entry: FileSystemEntry, unread: { path: string }[]) => Promise<Dropped[]>} */
 async function inside(entry, unread) {
   const path = entry.fullPath.replace(/^\//, "");
   try {
-    if (entry.isFile) return [{ file: await new Promise((resolve, reject) => entry.file(resolve, reject)), path }];
-    const reader = entry.createReader();
+    if (entry.isFile) {
+      const one = /** @type {FileSystemFileEntry} */ (entry);
+      return [{ file: await new Promise((resolve, reject) => one.file(resolve, reject)), path }];
+    }
+    const reader = /** @type {FileSystemDirectoryEntry} */ (entry).createReader();
     const found = [];
     for (;;) {
       const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));

@@ -2,15 +2,17 @@
 
 import { alarm, byId } from "./dom.js";
 
-const VIEWS = ["recordings", "readers", "learn", "runs"];
-let fill = {};
+/** @typedef {(typeof VIEWS)[number]} View */
+const VIEWS = /** @type {const} */ (["recordings", "readers", "learn", "runs"]);
+let fill = /** @type {{ [view in View]?: () => Promise<void> }} */ ({});
 
-/** `show` has for some views a function that fills them. */
+/** `show` has for some views a function that fills them. @type {(show: typeof fill) => void} */
 export function start(show) {
   fill = show;
   for (const name of VIEWS) byId(`view-${name}`).addEventListener("click", () => showView(name));
 }
 
+/** @type {(name: View) => void} */
 export function showView(name) {
   for (const each of VIEWS) {
     byId(`${each}-view`).hidden = each !== name;

@@ -1,9 +1,10 @@
 // The sound that the service sends: WAV of one channel, 16 bits a sample.
 
-/** Bytes of a WAV file -> {samples: Int16Array, rate_hz}. Errors: it is none of this kind. */
+/** Bytes of a WAV file -> {samples: Int16Array, rate_hz}. Errors: it is none of this kind.
+ * @type {(bytes: Uint8Array<ArrayBuffer>) => Sound} */
 export function readWav(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const word = (at) => String.fromCharCode(...bytes.subarray(at, at + 4));
+  const word = (/** @type {number} */ at) => String.fromCharCode(...bytes.subarray(at, at + 4));
   let rate_hz = 0;
   if (bytes.length >= 12 && word(0) === "RIFF" && word(8) === "WAVE") {
     for (let at = 12; at + 8 <= bytes.length; ) {
@@ -26,7 +27,8 @@ export function readWav(bytes) {
   throw new Error("The service sent a sound that is no WAV of one channel and 16 bits");
 }
 
-/** Samples -> {peak_db, clipped} as they stand beside the name: dB below full scale, share of samples at its ends. */
+/** Samples -> {peak_db, clipped} as they stand beside the name: dB below full scale, share of samples at its ends.
+ * @type {(samples: Int16Array) => { peak_db: number, clipped: number }} */
 export function measureLevel(samples) {
   let peak = 0;
   let clipped = 0;
@@ -38,7 +40,8 @@ export function measureLevel(samples) {
   return { peak_db: 20 * Math.log10(peak / 32768), clipped: clipped / Math.max(1, samples.length) };
 }
 
-/** Samples -> [lowest, highest] of each of `columns` parts, -1 to 1. */
+/** Samples -> [lowest, highest] of each of `columns` parts, -1 to 1.
+ * @type {(samples: Int16Array, columns: number) => [number, number][]} */
 export function peaksOf(samples, columns) {
   return Array.from({ length: columns }, (_, column) => {
     const from = Math.floor((column * samples.length) / columns);
