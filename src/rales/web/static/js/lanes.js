@@ -50,7 +50,7 @@ function show() {
 /** @type {(seen: Seen, label: string | null, className: string, short: string, long: string) => HTMLElement} */
 function block({ cycle, left, right }, label, className, short, long) {
   const wide = right - left;
-  const fits = (words) => wide > PADDING_PX + LETTER_PX * words.length;
+  const fits = (/** @type {string} */ words) => wide > PADDING_PX + LETTER_PX * words.length;
   const text = wide > WORDS_PX ? long : [short, short.split(" ")[0]].find(fits) ?? "";
   const element = h("i", { className: `block ${className}`, title: long }, text);
   if (label) colour(element, label);
