@@ -4,11 +4,13 @@
 
 Parts: `frontends`, `encoder`, `systems` (three steps of every recipe), `pretraining` compare the device with the
 processor; `finetune_speed` and `pretrain_speed` time ViT-base beside the public way (softmax and concatenation written
-out, as in the timm release that the public code pins), both in float32 and under bfloat16; `training` is `rales train`
-from files, with what nvidia-smi says of the GPU meanwhile; `processes` trains with two on one device; `resume` kills a
-run and goes on; `memory` looks for the sentence that a full GPU gives. What is left of the minutes decides whether a
-part still begins. Writes gpu_check.json and gpu_check.md; the exit code is 1 if anything compared was not equal.
-On a processor everything runs in small.
+out, as in the timm release that the public code pins), both in float32 and under bfloat16; `choices` times the same
+step without packed units, with activations computed again and without the fused optimiser, and compares what must be
+equal; `training` is `rales train` from files, with what nvidia-smi says of the GPU meanwhile; `waits` counts what of an
+epoch waits for the GPU; `processes` trains with two on one device; `resume` kills a run and goes on; `memory` looks for
+the sentence that a full GPU gives. What is left of the minutes decides whether a part still begins. Writes
+gpu_check.json and gpu_check.md; the exit code is 1 if anything compared was not equal. On a processor everything runs
+in small.
 """
 
 import argparse
@@ -22,12 +24,14 @@ import tempfile
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -39,8 +43,12 @@ from torch import Tensor, nn
 from rales.audio.efficientat_logmel import EfficientATLogMel
 from rales.audio.kaldi_fbank import KaldiFbank
 from rales.audio.logmel import IcbhiLogMel, M2DLogMel
+from rales.data import read_cycles
 from rales.models import M2D, FusionClassifier, ViT
+from rales.models.layer_fusion import mean_plus_max
+from rales.models.vit import recompute_activations
 from rales.registry import RECIPES
+from rales.training import finetune
 from rales.training.optim import make_adam, make_adamw
 
 FLOAT32_LIMIT = 1e-3  # of a relative difference: sums in another order, over twelve layers
@@ -66,6 +74,11 @@ class Check:
     @property
     def batch(self) -> int:
         return 64 if self.large else 2
+
+    @property
+    def depth(self) -> int:
+        """Blocks of the ViT-base that is timed."""
+        return 12 if self.large else 2
 
     def wait(self) -> None:
         """Until the device has done what it was given."""
@@ -231,23 +244,25 @@ def rales(*words: Any, here: bool = True) -> subprocess.CompletedProcess[str]:
 
 
 def time_turns(check: Check, turns: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Name -> work; -> seconds of each turn. All take turns, so that all are disturbed alike."""
+    """Name -> work; -> seconds of each turn. All take turns, so that all are disturbed alike; of one thread on a
+    processor it is the processor's time."""
+    clock = time.perf_counter if check.large or torch.get_num_threads() > 1 else time.process_time
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     for number in range(rounds + 1):
         for name, turn in turns.items():
             check.wait()
-            started = time.perf_counter()
+            started = clock()
             turn()
             check.wait()
             if number:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return seconds
 
 
 def measure_contenders(
-    check: Check, contenders: dict[str, Callable[[], Callable[[], object]]], public: str
+    check: Check, contenders: dict[str, Callable[[], Callable[[], object]]], peer: str = "public, float32"
 ) -> dict[str, Any]:
-    """Name -> function that makes a step -> clips a second, memory, times as fast as the public way."""
+    """Name -> function that makes a step -> clips a second, memory, times as fast as the peer."""
     found: dict[str, dict[str, float]] = {}
     turns = {}
     for name, make in contenders.items():
@@ -264,9 +279,9 @@ def measure_contenders(
     seconds = time_turns(check, turns, 10 if check.large else 2)
     for name, values in seconds.items():
         found[name]["clips_per_s"] = round(check.batch / statistics.median(values), 1)
-        ratios = [theirs / ours for theirs, ours in zip(seconds[public], values, strict=True)]
-        found[name]["times_public"] = round(statistics.median(ratios), 2)
-    return {"batch": check.batch, "contenders": found}
+        ratios = [theirs / ours for theirs, ours in zip(seconds[peer], values, strict=True)]
+        found[name]["times_as_fast"] = round(statistics.median(ratios), 2)
+    return {"batch": check.batch, "peer": peer, "contenders": found}
 
 
 def autocast(check: Check, bf16: bool) -> torch.autocast:
@@ -296,40 +311,110 @@ class PlainClassifier(nn.Module):
         return logits
 
 
+def make_finetuning_step(
+    check: Check, build: Callable[[], nn.Module], *, frames: int = 801, bf16: bool = False, fused: bool = True
+) -> Callable[[], object]:
+    """Function that builds a classifier -> one that does a training step of it."""
+    model = build().to(check.device).train()
+    logmel = torch.randn(check.batch, 1, 80, frames, device=check.device)
+    label = torch.arange(check.batch, device=check.device) % CLASSES
+    optimiser = make_adam(model.parameters(), lr=5e-5, weight_decay=0.0)
+    if not fused:
+        optimiser = torch.optim.Adam(model.parameters(), lr=5e-5)
+
+    def step() -> None:
+        with autocast(check, bf16):
+            loss = F.cross_entropy(model(logmel).float(), label)
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    return step
+
+
 def time_finetuning(check: Check) -> dict[str, Any]:
     """A training step of ViT-base, all layers fused, 8 s clips."""
-    depth = 12 if check.large else 2
-
-    def step_of(build: Callable[[], nn.Module], frames: int, bf16: bool) -> Callable[[], object]:
-        model = build().to(check.device).train()
-        logmel = torch.randn(check.batch, 1, 80, frames, device=check.device)
-        label = torch.arange(check.batch, device=check.device) % CLASSES
-        optimiser = make_adam(model.parameters(), lr=5e-5, weight_decay=0.0)
-
-        def step() -> None:
-            with autocast(check, bf16):
-                loss = F.cross_entropy(model(logmel).float(), label)
-            loss.backward()
-            optimiser.step()
-            optimiser.zero_grad()
-
-        return step
-
-    def ours() -> nn.Module:
-        return FusionClassifier(ViT(depth=depth), range(1, depth + 1), learned=True, classes=CLASSES)
-
+    step_of = partial(make_finetuning_step, check)
     contenders: dict[str, Callable[[], Callable[[], object]]] = {}
     for precision, bf16 in (("float32", False), ("bfloat16", True)):
         if bf16 and not check.large:
             continue
-        contenders[f"public, {precision}"] = partial(step_of, partial(PlainClassifier, depth), 816, bf16)
-        contenders[f"rales, {precision}"] = partial(step_of, ours, 801, bf16)
-    return measure_contenders(check, contenders, "public, float32")
+        public = partial(PlainClassifier, check.depth)
+        contenders[f"public, {precision}"] = partial(step_of, public, frames=816, bf16=bf16)
+        contenders[f"rales, {precision}"] = partial(step_of, partial(build_classifier, check.depth), bf16=bf16)
+    return measure_contenders(check, contenders)
+
+
+def build_classifier(depth: int, *, recompute: bool = False) -> FusionClassifier:
+    """-> ViT-base of so many blocks, all of them fused, from the same start at every call."""
+    torch.manual_seed(0)
+    model = FusionClassifier(ViT(depth=depth), range(1, depth + 1), learned=True, classes=CLASSES)
+    recompute_activations(model, recompute)
+    return model
+
+
+class UnitByUnit(nn.Module):
+    """`FusionClassifier` whose encoder takes each unit of a clip in a pass of its own."""
+
+    def __init__(self, model: FusionClassifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, logmel: Tensor) -> Tensor:
+        encoder, fusion = self.model.encoder, self.model.fusion
+        assert isinstance(encoder, ViT)
+        units = zip(*(encoder(unit) for unit in encoder.units(logmel)), strict=True)
+        fused = [mean_plus_max(z) for z in fusion([torch.cat(layer, dim=1) for layer in units])]
+        logits: Tensor = self.model.head(torch.cat(fused, dim=1))
+        return logits
+
+
+def compare_choices(check: Check) -> dict[str, Any]:
+    """The same step done otherwise -> what each way is worth, and that all compute the same."""
+    builds: dict[str, Callable[[], nn.Module]] = {
+        "as it is": partial(build_classifier, check.depth),
+        "units not packed": lambda: UnitByUnit(build_classifier(check.depth)),
+        "activations recomputed": partial(build_classifier, check.depth, recompute=True),
+    }
+    logmel, gradients = torch.randn(2, 1, 80, 801, device=check.device), {}
+    for name, build in builds.items():
+        model = build().to(check.device)
+        F.cross_entropy(model(logmel), torch.tensor([0, 3], device=check.device)).backward()
+        gradients[name] = first_gradient(model)
+    found = {name: difference(gradients[name], gradients["as it is"]) for name in builds}
+
+    steps: dict[str, Callable[[], Callable[[], object]]] = {
+        name: partial(make_finetuning_step, check, build) for name, build in builds.items()
+    }
+    steps["Adam not fused"] = partial(make_finetuning_step, check, builds["as it is"], fused=False)
+    facts = measure_contenders(check, steps, "as it is")
+    return {**facts, "differences": found, "equal": all(value < FLOAT32_LIMIT for value in found.values())}
+
+
+def count_waits(check: Check) -> dict[str, Any]:
+    """Epochs of ten and of two steps -> how often each waits for the GPU, which must not hang on the steps."""
+    if not check.large:
+        return {"skipped": "only a GPU knows; tests/test_device_waits.py counts without one"}
+    cycles, counts, train_epoch = read_cycles(data_of(check)), list[int](), finetune.train_epoch
+
+    def counted(*arguments: Any) -> dict[str, Any]:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            line = train_epoch(*arguments)
+            torch.cuda.set_sync_debug_mode("default")
+        counts.append(sum("synchronizing" in str(each.message) for each in said))
+        return line
+
+    with patch.object(finetune, "train_epoch", counted):
+        for size in (2, 10):
+            words = ("train.epochs=2", f"train.batch_size={size}", f"train.device={check.device}")
+            finetune.run(tiny.recipe(*words), cycles, check.folder / f"waits-{size}")
+    return {"waits_of_ten_steps": counts[1], "of_two": counts[3], "equal": counts[1] == counts[3]}
 
 
 def time_pretraining(check: Check) -> dict[str, Any]:
     """A pre-training step of ViT-base, 80 x 608, 70 % masked; the public way does its sums plainly."""
-    depth = 12 if check.large else 2
     logmel = torch.randn(check.batch, 1, 80, 608, device=check.device)
     noise = torch.rand(check.batch, PATCHES, device=check.device)
 
@@ -353,10 +438,10 @@ def time_pretraining(check: Check) -> dict[str, Any]:
 
     def ours() -> M2D:
         torch.manual_seed(0)
-        return M2D(ViT(depth=depth), mask_ratio=RATIO)
+        return M2D(ViT(depth=check.depth), mask_ratio=RATIO)
 
     def public() -> Plain:
-        plain, model = Plain(depth=depth), ours()
+        plain, model = Plain(depth=check.depth), ours()
         plain.load_state_dict({plain_name(n): v.clone() for n, v in model.state_dict().items() if n != "norm_stats"})
         return plain
 
@@ -367,7 +452,7 @@ def time_pretraining(check: Check) -> dict[str, Any]:
     if check.large:
         contenders["public, bfloat16"] = lambda: step_of(public(), True)
         contenders["rales, bfloat16"] = lambda: step_of(ours(), True)
-    return measure_contenders(check, contenders, "public, float32")
+    return measure_contenders(check, contenders)
 
 
 def train_from_files(check: Check) -> dict[str, Any]:
@@ -503,8 +588,9 @@ def write_table(found: dict[str, Any]) -> str:
     for part, facts in found.items():
         if part == "machine":
             continue
+        title = TITLES.get(part, part)
         if "error" in facts or "skipped" in facts:
-            lines.append(f"| {part} | {facts.get('error') or 'left out: ' + facts['skipped']} |")
+            lines.append(f"| {title} | {facts.get('error') or 'left out: ' + facts['skipped']} |")
             continue
         told = []
         if "equal" in facts:
@@ -513,12 +599,12 @@ def write_table(found: dict[str, Any]) -> str:
             numbers = [value for value in differences.values() if isinstance(value, float)]
             told.append(f"largest difference {max(numbers):.1e} of {len(differences)}" if numbers else str(differences))
         told += [f"{key.replace('_', ' ')} {shorten(facts[key])}" for key in KEYS if facts.get(key) is not None]
-        lines.append(f"| {part} | {', '.join(told)} |")
+        lines.append(f"| {title} | {', '.join(told)} |")
         for contender, numbers in facts.get("contenders", {}).items():
             memory = f", {numbers['memory_gb']} GB" if "memory_gb" in numbers else ""
             lines.append(
                 f"| - {contender}, batch {facts['batch']} | {numbers['clips_per_s']} clips a second, "
-                f"{numbers['times_public']} times the public way{memory} |"
+                f"{numbers['times_as_fast']} times as fast as {facts['peer']}{memory} |"
             )
     return "\n".join(lines) + "\n"
 
@@ -527,20 +613,44 @@ def shorten(value: Any) -> str:
     return f"{value:.1e}" if isinstance(value, float) and 0 < value < 0.01 else str(value)
 
 
-KEYS = ("systems", "of", "difference", "killed", "cycles_per_s", "gpu_busy_percent", "sentence", "seconds")
+KEYS = [
+    *("systems", "of", "difference", "killed", "cycles_per_s", "gpu_busy_percent", "waits_of_ten_steps", "of_two"),
+    *("sentence", "seconds"),
+]
 PARTS: dict[str, Callable[[Check], dict[str, Any]]] = {
     "frontends": compare_frontends,
     "encoder": compare_encoder,
     "pretraining": compare_pretraining,
     "finetune_speed": time_finetuning,
     "pretrain_speed": time_pretraining,
+    "choices": compare_choices,
     "training": train_from_files,
+    "waits": count_waits,
     "resume": resume_killed,
     "processes": two_processes,
     "memory": fill_memory,
     "systems": compare_systems,
 }
-NEEDED_S = {"systems": 120, "training": 60, "finetune_speed": 40, "pretrain_speed": 40, "resume": 40, "processes": 30}
+TITLES = {
+    "finetune_speed": "fine-tuning step",
+    "pretrain_speed": "pre-training step",
+    "choices": "packed units, recomputed activations, fused Adam",
+    "training": "training from files",
+    "waits": "waits for the GPU in an epoch",
+    "resume": "a killed run goes on",
+    "processes": "two processes on one device (DDP)",
+    "memory": "out of memory",
+    "systems": "three steps of every system",
+}
+NEEDED_S = {
+    "systems": 120,
+    "training": 60,
+    "finetune_speed": 40,
+    "pretrain_speed": 40,
+    "choices": 40,
+    "resume": 40,
+    "processes": 30,
+}
 
 if __name__ == "__main__":
     main()

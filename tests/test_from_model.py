@@ -253,6 +253,10 @@ def test_settings_that_are_the_models(place: Path, values: dict[str, Any], sente
         settings_from(place, **values)
 
 
+def test_how_its_network_computes_may_be_chosen_again(place: Path) -> None:
+    assert settings_from(place, **{"model.recompute": True}).model.recompute
+
+
 def test_another_recipe_is_refused_and_its_own_is_not(place: Path) -> None:
     assert make_recipe("m2d_fusion", {"from_model": str(place / "run")}).name == "m2d_fusion"
     with pytest.raises(UsageError, match=r"recipe 'lungattn': .*run was made by 'm2d_fusion', which goes on with it"):

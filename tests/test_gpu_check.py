@@ -28,7 +28,7 @@ def test_the_check_of_a_gpu_runs_on_a_processor(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "gpu_check.json").read_text())
     compared = {name: part["equal"] for name, part in found.items() if "equal" in part}
     assert compared == dict.fromkeys(
-        ("frontends", "encoder", "pretraining", "resume", "processes", "memory", "systems"), True
+        ("frontends", "encoder", "pretraining", "choices", "resume", "processes", "memory", "systems"), True
     )
     assert found["systems"]["systems"] == found["systems"]["of"]
     assert "| - rales, float32, batch 2 |" in (tmp_path / "gpu_check.md").read_text()

@@ -227,6 +227,23 @@ def test_units_do_not_see_each_other() -> None:
     assert furthest(vit(logmel)[-1][:, :6], alone[-1]) < 1e-6
 
 
+def test_units_in_one_pass_learn_as_in_passes_of_their_own() -> None:
+    vit, logmel = small_vit(unit_frames=48), torch.randn(2, 1, 32, 100)
+    together = vit(logmel)
+    apart = [torch.cat(units, dim=1) for units in zip(*(vit(unit) for unit in vit.units(logmel)), strict=True)]
+    shares = torch.randn(len(apart), *apart[0].shape)
+    for outputs in (together, apart):
+        (torch.stack(outputs) * shares).sum().backward()
+        gradients = [parameter.grad for parameter in vit.parameters()]
+        vit.zero_grad()
+        if outputs is together:
+            found = gradients
+    for one, two in zip(found, gradients, strict=True):
+        assert one is not None
+        assert two is not None
+        assert furthest(one, two) < 1e-5 * max(1.0, float(two.abs().max()))
+
+
 @torch.inference_mode()
 def test_an_answer_does_not_depend_on_its_batch_neighbours() -> None:
     vit, logmel = small_vit(), torch.randn(5, 1, 32, 100)

@@ -50,10 +50,12 @@ def spec_augment(
     applied = _draw_uniform((batch,), generator) < probability  # (B,)
     if published_gate:
         applied &= torch.randn((), generator=generator, device=generator.device) < 1.0
-    masked_bands = (masked_bands & applied[:, None]).to(logmel.device)[:, None, :, None]
-    masked_frames = (masked_frames & applied[:, None]).to(logmel.device)[:, None, None, :]
-    value = torch.as_tensor(fill, dtype=logmel.dtype, device=logmel.device).view(-1, 1, 1, 1)
-    return torch.where(masked_bands | masked_frames, value, logmel)
+    masked_bands = _send_draws(masked_bands & applied[:, None], logmel)[:, None, :, None]
+    masked_frames = _send_draws(masked_frames & applied[:, None], logmel)[:, None, None, :]
+    masked = masked_bands | masked_frames
+    if not isinstance(fill, Tensor):
+        return logmel.masked_fill(masked, fill)
+    return torch.where(masked, fill.to(logmel.dtype).view(-1, 1, 1, 1), logmel)
 
 
 def time_warp(logmel: Tensor, *, max_shift_frames: int = 80, generator: torch.Generator) -> Tensor:
@@ -86,8 +88,8 @@ def time_warp(logmel: Tensor, *, max_shift_frames: int = 80, generator: torch.Ge
     source = torch.where(frame < moved, before, after).clamp(0, last)  # (B, T)
     # at the last frame left = last - 1 and weight = 1, so that left + 1 exists
     left = source.floor().clamp(max=last - 1)
-    weight = (source - left).to(logmel.device, logmel.dtype)[:, None, None]
-    left = left.to(logmel.device, torch.int64)[:, None, None]
+    weight = _send_draws((source - left).to(logmel.dtype), logmel)[:, None, None]
+    left = _send_draws(left.long(), logmel)[:, None, None]
     shape = (batch, channels, bands, frames)
     # two expanded indices: adding 1 after expanding would write out an index for every element (9 times slower)
     return torch.lerp(logmel.gather(3, left.expand(shape)), logmel.gather(3, (left + 1).expand(shape)), weight)
@@ -108,7 +110,7 @@ def simulate_other_device(
     limited = _draw_uniform((batch,), generator) < band_limit
     limit = torch.where(limited, bands * (0.5 + 0.5 * _draw_uniform((batch,), generator)), float(bands))  # (B,)
     above = (torch.arange(bands, device=generator.device) >= limit[:, None])[:, None, :, None]
-    return torch.where(above.to(logmel.device), fill, logmel + curve.to(logmel))
+    return (logmel + _send_draws(curve.to(logmel.dtype), logmel)).masked_fill(_send_draws(above, logmel), fill)
 
 
 def shift_frames(logmel: Tensor, generator: torch.Generator) -> Tensor:
@@ -116,7 +118,7 @@ def shift_frames(logmel: Tensor, generator: torch.Generator) -> Tensor:
     batch, _, bands, frames = logmel.shape
     shift = (_draw_uniform((batch, 1), generator) * frames).long()
     source = (torch.arange(frames, device=generator.device) - shift) % frames  # (B, T)
-    return logmel.gather(3, source.to(logmel.device)[:, None, None, :].expand(-1, 1, bands, -1))
+    return logmel.gather(3, _send_draws(source, logmel)[:, None, None, :].expand(-1, 1, bands, -1))
 
 
 def append_mixup(
@@ -127,10 +129,10 @@ def append_mixup(
     One share ~ Beta(alpha, alpha) for the whole batch, partners by a random permutation (LungRN+NL).
     """
     share = float(_draw_beta(1, alpha, generator))
-    order = torch.randperm(len(picture), generator=generator)
+    order = _send_draws(torch.randperm(len(picture), generator=generator), picture)
     return (
-        torch.cat([picture, share * picture + (1 - share) * picture[order.to(picture.device)]]),
-        torch.cat([target, share * target + (1 - share) * target[order.to(target.device)]]),
+        torch.cat([picture, share * picture + (1 - share) * picture[order]]),
+        torch.cat([target, share * target + (1 - share) * target[order]]),
     )
 
 
@@ -194,6 +196,12 @@ def _draw_stripes(batch: int, size: int, masks: int, max_width: int, generator: 
     start = (_draw_uniform((batch, masks, 1), generator) * (size - width)).floor()
     place = torch.arange(size, device=generator.device)
     return ((place >= start) & (place < start + width)).any(dim=1)
+
+
+def _send_draws(drawn: Tensor, like: Tensor) -> Tensor:
+    """Random numbers -> the same where another tensor is. A copy that is waited for would wait for all the work that a
+    GPU has been given before it, so that it idles while the next is prepared."""
+    return drawn.to(like.device, non_blocking=True)
 
 
 def _draw_uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

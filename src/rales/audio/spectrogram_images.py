@@ -231,8 +231,8 @@ class SquareImage(nn.Module):
         window = torch.hann_window(fft_samples, device=wave.device)
         power = torch.stft(wave, fft_samples, hop, window=window, return_complex=True).abs().square()
         filters = [
-            warped_mel_filters(float(alpha), float(corner_hz), rate_hz, fft_samples, mels, low_hz, high_hz)
-            for alpha, corner_hz in warp
+            warped_mel_filters(alpha, corner_hz, rate_hz, fft_samples, mels, low_hz, high_hz)
+            for alpha, corner_hz in warp.tolist()
         ]
         return _mel_decibel(torch.stack(filters).to(power) @ power)
 

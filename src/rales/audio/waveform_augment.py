@@ -111,7 +111,7 @@ def shift_circularly(wave: Tensor, *, probability: float = 0.5, generator: torch
     shift = (torch.rand(batch, generator=generator) * samples).long()
     shift[torch.rand(batch, generator=generator) >= probability] = 0
     place = (torch.arange(samples) - shift[:, None]) % samples
-    return wave.gather(1, place.to(wave.device))
+    return wave.gather(1, place.to(wave.device, non_blocking=True))
 
 
 def stretch_time(wave: Tensor, rate: float, fft_samples: int = 512) -> Tensor:

@@ -59,10 +59,11 @@ def ordered_batches(
     batch_size: int,
     *,
     rows: Sequence[int] | NDArray[np.integer] | None = None,
+    pin: bool = False,
 ) -> Iterator[Batch]:
     """Dataset of N rows -> batches of the given `rows` (default: all), each once, in their order."""
     chosen = _checked_rows(dataset, batch_size, rows)
-    return _prefetch_batches(dataset, _split_order(chosen, batch_size), (0, 1), False)
+    return _prefetch_batches(dataset, _split_order(chosen, batch_size), (0, 1), pin)
 
 
 def _prefetch_batches(dataset: CycleDataset, whole: list[Rows], part: tuple[int, int], pin: bool) -> Iterator[Batch]:

@@ -7,6 +7,7 @@ number of threads and processes. Lists repeat up to a wanted number of items an 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import starmap
 from typing import Literal, NamedTuple
 
@@ -155,13 +156,14 @@ def read_crop_chunks(
     part: tuple[int, int] = (0, 1),
     threads: int = 2,
     noise: CropDataset | None = None,
+    pin: bool = False,
 ) -> Iterator[CropChunk]:
     """Crops -> the whole batches of an epoch from batch number `first` on, in pieces of at most `most` crops (0: all).
 
     The epoch has `items` items; what does not fill a batch at its end is left out. `part=(rank, world)` yields the
-    rank-th slice of every batch. `noise` gives every item a crop of another collection, drawn for it alone. Crops of
-    the next AHEAD pieces are read by `threads` threads meanwhile, whatever the size of a batch; decoding and
-    resampling release Python's global lock.
+    rank-th slice of every batch. `noise` gives every item a crop of another collection, drawn for it alone. `pin`
+    puts them into page-locked memory for a faster copy to a GPU. Crops of the next AHEAD pieces are read by `threads`
+    threads meanwhile, whatever the size of a batch; decoding and resampling release Python's global lock.
     """
     order, (rank, world) = epoch_order(items, seed=seed, epoch=epoch), part
     edges = [batch_size * rank // world, batch_size * (rank + 1) // world]
@@ -182,18 +184,28 @@ def read_crop_chunks(
 
     pool = ThreadPoolExecutor(max_workers=max(threads, 1), thread_name_prefix="rales-crops")
     try:
-        yield from starmap(stack_crops, prefetch_ahead(begun(), AHEAD))  # which keeps no crop once its piece is there
+        stack = partial(stack_crops, pin=pin)
+        yield from starmap(stack, prefetch_ahead(begun(), AHEAD))  # which keeps no crop once its piece is there
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def stack_crops(futures: list[Future[tuple[Crop, Crop | None]]], step: int, rows: slice, last: bool) -> CropChunk:
+def stack_crops(
+    futures: list[Future[tuple[Crop, Crop | None]]], step: int, rows: slice, last: bool, *, pin: bool
+) -> CropChunk:
     """Crops that are being read -> their piece, once they are there."""
     pairs = [future.result() for future in futures]
     noises = [noise.wave for _, noise in pairs if noise is not None]
     notes = [note for pair in pairs for crop in pair if crop is not None for note in crop.notes]
-    wave_ = torch.from_numpy(np.stack([sound.wave for sound, _ in pairs]))
-    return CropChunk(wave_, torch.from_numpy(np.stack(noises)) if noises else None, notes, step, rows, last)
+    wave = stack_waves([sound.wave for sound, _ in pairs], pin)
+    return CropChunk(wave, stack_waves(noises, pin) if noises else None, notes, step, rows, last)
+
+
+def stack_waves(waves: list[Waveform], pin: bool) -> Tensor:
+    """b waves (samples,) -> (b, samples)."""
+    stacked = torch.empty((len(waves), len(waves[0])), pin_memory=pin)
+    np.stack(waves, out=stacked.numpy())
+    return stacked
 
 
 def sample_crops(crops: CropDataset, number: int, *, seed: int, threads: int = 2) -> Iterator[Crop]:

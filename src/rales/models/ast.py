@@ -129,7 +129,7 @@ def draw_patch_mix(
 
 def mix_patches(patches: Tensor, mix: PatchMix) -> Tensor:
     """(B, patches, D) -> new (B, patches, D) with some places taken from another clip of the batch."""
-    order, positions = mix.order.to(patches.device), mix.positions.to(patches.device)
+    order, positions = (each.to(patches.device, non_blocking=True) for each in mix[:2])
     result = patches.clone()
     result[:, positions] = patches[order][:, positions]
     return result
@@ -144,7 +144,8 @@ def mix_picture_patches(picture: Tensor, patch: tuple[int, int], generator: torc
     replaced = torch.zeros(rows * columns, dtype=torch.bool)
     replaced[mix.positions] = True
     mask = replaced.view(rows, columns).repeat_interleave(patch[0], 0).repeat_interleave(patch[1], 1)[:height, :width]
-    return torch.where(mask.to(picture.device), picture[mix.order.to(picture.device)], picture), mix
+    order = mix.order.to(picture.device, non_blocking=True)
+    return torch.where(mask.to(picture.device, non_blocking=True), picture[order], picture), mix
 
 
 def fit_positions(table: Tensor, columns: int, layout: PositionLayout = "aligned") -> Tensor:

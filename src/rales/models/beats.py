@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rales.models.vit import Layout
+from rales.models.vit import Layout, compute_block
 
 MELS = 128
 GROUPS = 16  # of the convolution of positions
@@ -67,7 +67,7 @@ class BEATs(nn.Module):
         positions = F.gelu(self.pos_conv(x.transpose(1, 2))[..., :-1]).transpose(1, 2)
         x = self.norm(x + positions)
 
-        numbers = number_distances(x.shape[1], self.size.buckets, self.size.farthest).to(x.device)
+        numbers = number_distances(x.shape[1], self.size.buckets, self.size.farthest).to(x.device, non_blocking=True)
         bias = self.relative_bias(numbers).permute(2, 0, 1)  # (heads, T, T)
         # One number a block, also of those that are not computed, so that what is drawn next stays the same
         drops = self.training and self.layer_drop > 0
@@ -87,6 +87,8 @@ class BEATs(nn.Module):
 class DeepNormBlock(nn.Module):
     """(B, T, D), position bias (heads, T, T) -> (B, T, D): attention and MLP, each LayerNorm(alpha x + f(x))."""
 
+    recompute = False  # see `recompute_activations`
+
     def __init__(self, size: BEATsSize) -> None:
         super().__init__()
         self.alpha = (2 * size.depth) ** 0.25
@@ -96,6 +98,9 @@ class DeepNormBlock(nn.Module):
         self.norm2 = nn.LayerNorm(size.dim)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        return compute_block(self, x, bias)
+
+    def compute(self, x: Tensor, bias: Tensor) -> Tensor:
         x = self.norm1(self.alpha * x + self.attn(x, bias))
         result: Tensor = self.norm2(self.alpha * x + self.fc2(F.gelu(self.fc1(x))))
         return result

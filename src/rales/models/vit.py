@@ -6,11 +6,12 @@ checkpoints load key by key. Letters in shapes: B clips, T patches or time colum
 
 import math
 from itertools import accumulate
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 Layout = Literal["flat", "stacked"]
 LongInput = Literal["chunks", "resample_positions"]
@@ -164,6 +165,8 @@ class PatchEmbed(nn.Module):
 class Block(nn.Module):
     """(B, T, D) -> (B, T, D): pre-norm attention and MLP; `lengths` are the units that do not see each other."""
 
+    recompute = False  # see `recompute_activations`
+
     def __init__(self, dim: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)  # M2D's eps: 1e-5 moves base-size outputs by 7e-3
@@ -172,6 +175,9 @@ class Block(nn.Module):
         self.mlp = MLP(dim, int(dim * mlp_ratio))
 
     def forward(self, tokens: Tensor, lengths: list[int]) -> Tensor:
+        return compute_block(self, tokens, lengths)
+
+    def compute(self, tokens: Tensor, lengths: list[int]) -> Tensor:
         tokens = tokens + self.attn(self.norm1(tokens), lengths)
         result: Tensor = tokens + self.mlp(self.norm2(tokens))
         return result
@@ -207,6 +213,24 @@ class MLP(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         result: Tensor = self.fc2(F.gelu(self.fc1(tokens)))
         return result
+
+
+def recompute_activations(network: nn.Module, wanted: bool) -> None:
+    """Whether every transformer block of a network keeps its input alone for the way back and computes the rest again
+    there: the same numbers, without some 14 D values a token and block in memory meanwhile."""
+    for module in network.modules():
+        if hasattr(module, "recompute"):
+            module.recompute = wanted  # type: ignore[assignment]
+
+
+def compute_block(block: Any, *inputs: Any) -> Tensor:
+    """Block and its inputs -> its output; with `recompute` a backward pass finds the inputs alone."""
+    if block.recompute and torch.is_grad_enabled():
+        # Nothing in a block is random, so no state of generators has to be put back
+        again: Tensor = checkpoint(block.compute, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return again
+    result: Tensor = block.compute(*inputs)
+    return result
 
 
 def sincos_positions(dim: int, rows: int, columns: int) -> Tensor:

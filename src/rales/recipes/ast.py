@@ -57,7 +57,7 @@ from rales.models.heads import build_patch_mix_projector
 from rales.models.low_rank import add_low_rank_updates
 from rales.models.m2d_checkpoints import default_heads
 from rales.models.pretrained_backbones import ast_tensors
-from rales.models.vit import ViTSize
+from rales.models.vit import ViTSize, recompute_activations
 from rales.settings import (
     AdaptedTransformer,
     BackboneSettings,
@@ -200,6 +200,7 @@ def build_model(settings: Settings, *, projecting: bool = False) -> ASTClassifie
         layout: Literal["aligned", "original"] = "original" if settings.fidelity == "original" else "aligned"
         encoder.load_state_dict(ast_tensors(settings.weights, frames=frames, layout=layout))
     add_low_rank_updates(encoder, model.low_rank)
+    recompute_activations(encoder, model.recompute)
     projector = build_patch_mix_projector(encoder.dim) if projecting else None
     return ASTClassifier(encoder, len(settings.classes), projector)
 
@@ -221,5 +222,6 @@ def patch_mix_loss(model: nn.Module, features: Tensor, step: LossContext) -> tup
     assert isinstance(model, ASTClassifier)
     mix = draw_patch_mix(len(features), model.encoder.columns, generator=step.generator)
     logits, clean, mixed = model.clean_and_mixed(features, mix)
-    contrastive = patch_mix_contrastive(mixed, clean, mix.order.to(mixed.device), mix.kept)
+    order = mix.order.to(mixed.device, non_blocking=True)
+    contrastive = patch_mix_contrastive(mixed, clean, order, mix.kept)
     return weighted_cross_entropy(logits, step.label, step.whole_label, step.weight) + contrastive, logits

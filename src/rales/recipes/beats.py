@@ -42,6 +42,7 @@ from rales.models.instances import AttentionMIL
 from rales.models.layer_fusion import Pool
 from rales.models.low_rank import add_low_rank_updates
 from rales.models.pretrained_backbones import beats_tensors
+from rales.models.vit import recompute_activations
 from rales.settings import (
     AdaptedTransformer,
     BackboneSettings,
@@ -202,6 +203,7 @@ def build_model(settings: Settings) -> FusionClassifier | AttentionMIL:
         size = BEATsSize(model.dim, model.depth, model.heads, 4 * model.dim, 2 * model.dim // 3)
         encoder = BEATs(size, layer_drop=model.layer_drop)
     add_low_rank_updates(encoder, model.low_rank)
+    recompute_activations(encoder, model.recompute)
     whole = FusionClassifier(
         encoder,
         model.layers,

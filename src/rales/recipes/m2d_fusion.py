@@ -50,7 +50,7 @@ from rales.models.hub import find_checkpoint
 from rales.models.layer_fusion import Pool
 from rales.models.low_rank import add_low_rank_updates
 from rales.models.m2d_checkpoints import build_encoder, fingerprint_encoder, load_m2d, read_tensors, record_of
-from rales.models.vit import ViT
+from rales.models.vit import ViT, recompute_activations
 from rales.registry import ENCODERS, split_file_word
 from rales.settings import (
     AdaptedTransformer,
@@ -286,7 +286,7 @@ class Settings(TermSettings):
         """Errors: what only one of the front-ends has, with another one; what the ViT has, with an own encoder."""
         if self.encoder:
             plain = Model()
-            for name in ("layout", "long_input", "raw_last", "freeze_patch_embed", "low_rank"):
+            for name in ("layout", "long_input", "raw_last", "freeze_patch_embed", "low_rank", "recompute"):
                 if (value := getattr(self.model, name)) != getattr(plain, name):
                     raise UsageError(f"model.{name}={value}: is of the ViT, not of an own encoder; leave it out")
         if self.audio.scope == "batch" and self.frontend != "icbhi":
@@ -534,6 +534,7 @@ def build_model(settings: Settings) -> FusionClassifier:
         encoder.patch_embed.requires_grad_(False)
     if not settings.encoder:
         add_low_rank_updates(encoder, model.low_rank)
+        recompute_activations(encoder, model.recompute)
     return FusionClassifier(
         encoder,
         model.layers,

@@ -42,6 +42,7 @@ from rales.models import M2D, ViT
 from rales.models.hub import find_checkpoint, sha256_of
 from rales.models.m2d_checkpoints import build_encoder, read_tensors, record_of
 from rales.models.pretrained_backbones import find_mobilenet_prefix
+from rales.models.vit import recompute_activations
 from rales.settings import parse_words, set_fields
 from rales.training import pretrain
 from rales.training.pretrain import Probe
@@ -153,6 +154,8 @@ def build_model(config: PretrainConfig, teacher: Teacher | None) -> M2D:
         model = M2D(encoder, mask_ratio=numbers.mask_ratio, **options)
     else:
         model = M2D.from_checkpoint(find_checkpoint(sizes.weights), numbers.mask_ratio, heads=sizes.heads, **options)
+
+    recompute_activations(model, sizes.recompute)
 
     # a checkpoint brings its own sizes, which the record must name
     loaded = (*model.size, model.patch, model.unit_frames)

@@ -113,7 +113,10 @@ def make_recipe(word: str | None, words: Iterable[str] | Mapping[str, Any] = (),
 
 
 FINE_TUNING_EPOCHS = 30
-CHOSEN_AGAIN = ("train.", "distil.", "split.", "augment.", "seed", "freeze", "classes", "independent", "from_model")
+CHOSEN_AGAIN = (
+    *("train.", "distil.", "split.", "augment.", "seed", "freeze", "classes", "independent", "from_model"),
+    "model.recompute",
+)
 """Settings, or beginnings of their names, that a run which goes on from a trained model may have otherwise."""
 
 

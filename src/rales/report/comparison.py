@@ -45,7 +45,7 @@ AS_THE_PAPER = {
 CHANGE_NO_ROW = {
     *("seed", "split.name", "split.folds", "split.fold", "split.seed"),
     *(f"train.{name}" for name in ("epochs", "select", "select_by", "validation_share", "evaluate_every", "device")),
-    *("train.precision", "train.micro_batch"),
+    *("train.precision", "train.micro_batch", "model.recompute"),
 }
 CORRECTED = {
     "audio.resampler": "soxr",

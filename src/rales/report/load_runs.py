@@ -21,7 +21,7 @@ from rales.training.run_records import OwnFigure, check_evaluation, check_record
 RUN_FILES = ("config.json", "metrics.jsonl", "predictions.csv")
 SCORES = ["specificity", "sensitivity", "score"]
 WATCHED = [*SCORES, "auroc"]
-CANNOT_CHANGE_A_SYSTEM = ("seed", "train.device", "train.micro_batch")
+CANNOT_CHANGE_A_SYSTEM = ("seed", "train.device", "train.micro_batch", "model.recompute")
 SAME = 0.001  # a tenth of a point: what two computations of one score may differ by
 LATE_EPOCHS = 10  # at most so many at the end, and a quarter of all, are averaged
 NEAR = 0.01  # a point: earlier versions scored epochs in the training's precision, predictions.csv in float32

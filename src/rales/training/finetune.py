@@ -5,7 +5,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from rales.data import loader, splits
 from rales.data.dataset import Batch, CycleDataset, check_extras, class_numbers, load_dataset, select_extras
-from rales.data.splits import digest_cycles
-from rales.environment import describe_environment
 from rales.errors import FileError, UsageError
 from rales.evaluation import predictions
 from rales.evaluation.metrics import count_outcomes, mean_auroc, outcome_scores, predict_at_threshold
@@ -28,10 +25,10 @@ from rales.evaluation.own_metrics import compute_own_metrics
 from rales.files.writers import copy_file, write_csv, write_json
 from rales.labels import LabelSet
 from rales.models.heads import class_probabilities
-from rales.models.hub import find_checkpoint, sha256_of
+from rales.models.hub import sha256_of
 from rales.models.low_rank import count_parameters
 from rales.models.m2d_checkpoints import check_complete
-from rales.settings import RunSettings, to_dict
+from rales.settings import RunSettings
 from rales.training import epoch_logits, lifecycle, run_folder
 from rales.training.calibration_record import fit_calibration_record
 from rales.training.callbacks import Callback
@@ -51,6 +48,7 @@ from rales.training.optim import (
 )
 from rales.training.recipe import LossContext, Mixture, Recipe
 from rales.training.run_records import State, check_evaluation, check_fields
+from rales.training.supervised_record import leak_warning, run_record
 from rales.training.trained_model import find_trained_model, read_trained_model
 
 log = logging.getLogger(__name__)
@@ -400,7 +398,7 @@ def mix_clips(features: Tensor, label: Tensor, alpha: float, generator: torch.Ge
 
     A clip keeps the larger share, so that its label is the likelier one; over a batch that makes the same mixtures.
     """
-    order = torch.randperm(len(features), generator=generator).to(features.device)
+    order = torch.randperm(len(features), generator=generator).to(features.device, non_blocking=True)
     seed = int(torch.randint(2**62, (), generator=generator))  # torch's Beta takes no generator
     share = np.random.default_rng(seed).beta(alpha, alpha)
     kept = float(max(share, 1 - share))
@@ -489,10 +487,10 @@ def part_logits(
     everyone = dataset.rows(part)
     batch_of = np.arange(len(everyone)) // dataset.scored_together
     rows = everyone[batch_of * context.world_size // (batch_of[-1] + 1) == context.rank]
-    logits = [torch.zeros(0, len(dataset.label_set))]
-    reading = loader.ordered_batches(dataset, dataset.scored_together, rows=rows) if len(rows) else ()
-    logits += [score_batch(model, frontend, batch.to(context.device)).cpu() for batch in reading]
-    found = torch.cat(context.gather(torch.cat(logits))).numpy()
+    logits, pin = [torch.zeros(0, len(dataset.label_set), device=context.device)], context.device.type == "cuda"
+    reading = loader.ordered_batches(dataset, dataset.scored_together, rows=rows, pin=pin) if len(rows) else ()
+    logits += [score_batch(model, frontend, batch.to(context.device)) for batch in reading]
+    found = torch.cat(context.gather(torch.cat(logits).cpu())).numpy()
     predictions.check_numbers(dataset.table.iloc[everyone], found)
     cycles, pooled = predictions.pool_cycle_logits(dataset.table.iloc[everyone], found, dataset.label_set)
     return cycles, torch.from_numpy(pooled)
@@ -691,80 +689,3 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
     run_folder.mark_done(out)
     job.run.watchers.end_run(figures)
     return figures
-
-
-def find_heard(settings: RunSettings, used: pd.DataFrame) -> dict[str, Any]:
-    """Settings, rows of the run -> `trained_recordings`, digests of the names of those that this run or the models it
-    goes on from were trained on or chose their epoch by; with such a model also `test_recordings_heard`, how many of
-    the test side are among its own. Neither where a model's record does not tell."""
-    own = set(map(splits.digest_name, set(used.loc[used["split"] != "test", "recording"])))
-    for teacher in settings.distil.teachers if hasattr(settings, "distil") else ():  # none has heard a test patient
-        own |= set(read_trained_model(find_trained_model(teacher)).record["split"].get("trained_recordings", ()))
-    if settings.from_model:
-        start = read_trained_model(find_trained_model(settings.from_model)).record
-        before = start.get("split", {}).get("trained_recordings")
-        if before is None:
-            return {}
-    elif not (before := find_heard_by_encoder(getattr(settings, "weights", ""))):
-        return {"trained_recordings": sorted(own)}
-    tested = set(map(splits.digest_name, set(used.loc[used["split"] == "test", "recording"])))
-    return {"trained_recordings": sorted(own | set(before)), "test_recordings_heard": len(tested & set(before))}
-
-
-def find_heard_by_encoder(weights: str) -> list[str]:
-    """Name or file of weights -> digests of the recordings whose labels trained them, where they are of a trained model
-    of ours."""
-    if not weights:
-        return []
-    with suppress(OSError, ValueError):  # a public checkpoint, whatever it is
-        return list(
-            run_folder.read_checkpoint(find_checkpoint(weights))[1].get("split", {}).get("trained_recordings", [])
-        )
-    return []
-
-
-def leak_warning(record: Mapping[str, Any]) -> str:
-    """Record of a run -> what is to be said of test recordings that the model it goes on from knows; "" if none is."""
-    if not record["config"].get("from_model") and "test_recordings_heard" not in record["split"]:
-        return ""
-    heard = record["split"].get("test_recordings_heard")
-    if heard is None:
-        return "the model that this run goes on from does not tell what it was trained on; maybe test recordings, too"
-    return f"the model that this run goes on from was trained on {heard} of the test recordings" if heard else ""
-
-
-def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, Any]:
-    """-> config.json: what was asked, on which data, with which software."""
-    used, label_set = table[table["split"] != ""], recipe.settings.label_set
-    parts = {
-        part: {
-            "recordings": int(rows["recording"].nunique()),
-            "patients": int(rows["patient"].nunique()),
-            "cycles": len(rows),
-            "classes": label_set.count_labels(rows["label"]),
-        }
-        for part, rows in used.groupby("split")
-    }
-
-    return {
-        "recipe": recipe.name,
-        "provenance": recipe.provenance,
-        **({"recipe_source": dict(recipe.source)} if recipe.source else {}),
-        "config": to_dict(recipe.settings),
-        "overrides": dict(recipe.overrides),
-        "seed": recipe.settings.seed,
-        **({"asked": {"config": to_dict(recipe.asked.settings)}} if recipe.asked else {}),
-        **label_set.to_record(),
-        "split": {
-            "name": recipe.settings.split.name,
-            "digest": digest_cycles(used),
-            "data_digest": digest_cycles(table.assign(split="")),
-            "whole_database": predictions.is_whole_database(table),
-            "overlap_patients": splits.overlap_patients(table),
-            **find_heard(recipe.settings, used),
-            **{str(part): facts for part, facts in parts.items()},
-            "left_out": table.attrs.get("left_out", []),
-        },
-        "command": command,
-        **describe_environment(),
-    }

@@ -211,7 +211,7 @@ def patch_mix_loss(
     loss, logits, clean = classify_features(model, features, step)
     pictures, mix = mix_picture_patches(features, patch, step.generator)
     mixed = cast(Network, model).projector(cast(Network, model).embed(pictures))
-    order, term = mix.order.to(mixed.device), step.settings.term
+    order, term = mix.order.to(mixed.device, non_blocking=True), step.settings.term
     return loss + term.weight * patch_mix_contrastive(
         mixed, clean, order, mix.kept, temperature=term.temperature
     ), logits

@@ -88,10 +88,10 @@ def augment_representation(
 
     Source: Kim et al. 2024 (arXiv 2405.02996) as its readers report it and as its authors' later code does Rep-Gen.
     """
-    masked = (torch.rand(features.shape, generator=generator) < mask_share).to(features.device)
+    masked = (torch.rand(features.shape, generator=generator) < mask_share).to(features.device, non_blocking=True)
     changed = torch.where(masked, features.mean(dim=1, keepdim=True), features)
     abnormal = (label.sum(dim=1) if label.ndim == 2 else label) > 0
-    drawn = torch.randn(features.shape, generator=generator).to(features.device)
+    drawn = torch.randn(features.shape, generator=generator).to(features.device, non_blocking=True)
     return changed + noise * drawn * abnormal[:, None]
 
 

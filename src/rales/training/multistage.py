@@ -13,7 +13,7 @@ from rales.data import splits
 from rales.data.dataset import load_dataset
 from rales.files.atomic import lock_folder
 from rales.models.m2d_checkpoints import check_complete
-from rales.training import finetune, lifecycle, run_folder
+from rales.training import finetune, lifecycle, run_folder, supervised_record
 from rales.training.callbacks import Callback
 from rales.training.distributed import init_distributed
 from rales.training.recipe import Recipe
@@ -39,7 +39,7 @@ def reserve_run_folder(last: Recipe, cycles: pd.DataFrame, out: Path, command: s
     """
     train = last.settings.train
     finetune.check_batches(last, init_distributed(train.device, "float32"))
-    record = finetune.run_record(last, splits.divide_cycles(cycles, last.settings), command)
+    record = supervised_record.run_record(last, splits.divide_cycles(cycles, last.settings), command)
     with lock_folder(out):
         return finetune.stored_figures(out) if run_folder.begin_run(out, record) else {}
 
@@ -95,7 +95,7 @@ def assemble_model(
     settings = recipe.settings
     table = splits.divide_cycles(cycles, settings)
     context = init_distributed(settings.train.device, "float32")
-    record = finetune.run_record(recipe, table, command)
+    record = supervised_record.run_record(recipe, table, command)
     with lifecycle.open_run(out, record, context, progress=progress, callbacks=callbacks) as opened:
         if opened.finished:
             return finetune.stored_figures(out)

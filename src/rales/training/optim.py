@@ -53,7 +53,7 @@ def make_sgd(
 ) -> torch.optim.SGD:
     """Trainable parameters -> SGD with momentum and coupled weight decay."""
     trained = [p for p in parameters if p.requires_grad]
-    return torch.optim.SGD(trained, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
+    return torch.optim.SGD(trained, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, fused=True)
 
 
 def set_lr_factors(optimiser: torch.optim.Optimizer, factors: Mapping[nn.Parameter, float]) -> None:

@@ -292,6 +292,7 @@ def epoch_batches(job: Pretraining, epoch: int, first: int) -> Iterator[CropChun
         part=(context.rank, context.world_size),
         threads=job.config.crops.threads,
         noise=job.noises,
+        pin=context.device.type == "cuda",
     )
 
 
