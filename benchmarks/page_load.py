@@ -1,12 +1,15 @@
-"""The page under load: python -m benchmarks.page_load [--recordings N] [--minutes N]    (0: leave that part out)
+"""The page under load: python -m benchmarks.page_load [--recordings N] [--minutes N] [--files N]    (0: leave that out)
 
 Prints a table: how long the service takes for each part of the list of a session of 10,000 recordings, how soon the
 page shows its first rows and all of it, and how many rows are elements; how soon a recording of ten minutes has its
 picture, and how even the frames are while it is scrolled from end to end; how much of the processors a page that nobody
-touches and its service take; how much room a session takes beside the files that were sent. Everything is simulated.
+touches and its service take; how much room a session takes beside the files that were sent; how soon a folder of 10,000
+files that is opened in place can be worked on, and how its list answers while the files are taken in. Everything is
+simulated.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import secrets
@@ -21,14 +24,18 @@ from typing import Any
 import httpx
 import numpy as np
 import soundfile
-from benchmarks.web import FLAGS, chromium, family, until_up
-from playwright.sync_api import Page, sync_playwright
+from benchmarks.web import FLAGS, chromium, family, pss_bytes, until_up
+from playwright.sync_api import Browser, Page, sync_playwright
 
+from rales.web.routes_sessions import PART_LINES, PART_S
+from rales.web.service import Service
+from rales.web.settings import Settings
 from rales.web.store import Store
 
 TICKS = os.sysconf("SC_CLK_TCK")
 IDLE_S = 20.0
 SCROLLED_S = 5.0
+WATCHED_S = 60.0  # of a folder that is opened
 FIRST_ROWS = "() => document.querySelectorAll('#list .entry').length > 0"
 # Whether the picture holds more than one colour
 DRAWN = """() => {
@@ -68,6 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recordings", type=int, default=10_000)
     parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--files", type=int, default=10_000, help="of a folder that is opened in place")
     asked = parser.parse_args()
     print(f"| {os.cpu_count()} cores | measured |\n|---|---|")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
@@ -82,6 +90,12 @@ def main() -> None:
                 place / "one", lambda door, _: measure_recording(door, sound, place / "one", browser.new_page())
             )
             say("room that it takes then, of the size of the file", f"{room(place / 'one') / sound.stat().st_size:.2f}")
+        if asked.files:
+            files = write_files(place / "files", asked.files)
+            measure_folder("new", place / "new", files, browser)
+            write_sessions(place / "known", asked.files, files)
+            measure_folder("known", place / "known", files, browser)
+            measure_service(place / "known", files)
         browser.close()
 
 
@@ -89,9 +103,9 @@ def say(what: str, found: str) -> None:
     print(f"| {what} | {found} |", flush=True)
 
 
-def with_service(folder: Path, measure: Any) -> None:
+def with_service(folder: Path, measure: Any, *project: str) -> None:
     """Call `measure(address with the token, process)` while a service works in a folder."""
-    command = [sys.executable, "-m", "rales", "serve", "--port=0", f"--folder={folder}"]
+    command = [sys.executable, "-m", "rales", "serve", *project, "--port=0", f"--folder={folder}"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as service:
         try:
             assert service.stderr is not None
@@ -126,7 +140,7 @@ def measure_list(door: str, pid: int, page: Page) -> None:
     page.goto(door)
     page.wait_for_function(FIRST_ROWS)
     first_s = time.perf_counter() - begun
-    page.wait_for_function("async () => (await import('/static/js/state.js')).state.whole")
+    wait_until(page, "state.whole")
     rows = page.locator("#list .entry").count()
     say("opening the page: first rows, whole list", f"{first_s:.2f} s, {time.perf_counter() - begun:.2f} s")
     say("rows that are elements of the page", f"{rows}")
@@ -150,6 +164,64 @@ def measure_list(door: str, pid: int, page: Page) -> None:
     say("an idle service, an idle page (of one core)", f"{spent[0]:.2f} %, {spent[1]:.2f} %")
 
 
+def measure_folder(kind: str, store: Path, files: Path, browser: Browser) -> None:
+    """A folder of files, and a store that knows none or all of them -> how the first WATCHED_S go."""
+    begun = time.perf_counter()
+
+    def measure(door: str, pid: int) -> None:
+        up_s = time.perf_counter() - begun
+        page = browser.new_page()
+        page.goto(door)
+        page.wait_for_function(FIRST_ROWS)
+        say(
+            f"a folder of {kind} files: up, first rows",
+            f"{up_s:.1f} s, {time.perf_counter() - begun:.1f} s from the start",
+        )
+        url = httpx.URL(door)
+        known = {"authorization": f"Bearer {url.params['token']}"}
+        times_s, most, watched = list[float](), 0, time.perf_counter()
+        with httpx.Client(base_url=f"http://{url.host}:{url.port}", headers=known, timeout=60) as client:
+            session = client.get("/sessions").json()[0]["id"]
+            taken: list[int] | None = [0, 0]
+            while taken is not None and time.perf_counter() - watched < WATCHED_S:
+                asked = time.perf_counter()
+                part = client.get(f"/sessions/{session}/recordings").json()
+                times_s.append(time.perf_counter() - asked)
+                taken, most = part["taken"], max(most, sum(map(pss_bytes, family(pid))))
+                time.sleep(0.5)
+            many = sum(each["recordings"] for each in client.get("/sessions").json())
+        over = "all of them" if taken is None else f"{taken[0]:,} of {taken[1]:,}"
+        say(f"taken in {time.perf_counter() - watched:.0f} s later", f"{over}; {many:,} recordings in the list")
+        slow = float(np.quantile(times_s, 0.95))
+        answers = f"{1000 * median(times_s):.0f} ms (median), {1000 * slow:.0f} ms (p95) of {len(times_s)} answers"
+        say("the first part of its list meanwhile", answers)
+        say("largest memory of the service and its decoders (PSS)", f"{most / 2**20:.0f} MiB")
+        page.close()
+
+    with_service(store, measure, str(files))
+
+
+def measure_service(store: Path, files: Path) -> None:
+    """A folder of files that are known -> what the service computes for it, whatever else the machine does."""
+    begun = time.process_time()
+    service = Service(Settings(folder=store, project=files))
+    assert service.project is not None
+    say("a service that knows all files, imports left out", f"{time.process_time() - begun:.1f} s of processor")
+    begun = time.process_time()
+    service.project.take_in()
+    say("comparing them with the folder", f"{time.process_time() - begun:.1f} s of processor")
+    session = service.store.sessions()[0]["id"]
+    for kind in ("not made yet", "made"):
+        times_s = list[float]()
+        place: str | None = ""
+        while place is not None:
+            begun = time.process_time()
+            place = service.list.part(session, after=place, most=PART_LINES, budget_s=PART_S).next
+            times_s.append(time.process_time() - begun)
+        spent = f"{1000 * median(times_s):.0f} ms (median), {1000 * max(times_s):.0f} ms (largest) of {len(times_s)}"
+        say(f"a part of its list, lines {kind}", f"{spent}, of processor")
+
+
 def measure_recording(door: str, sound: Path, store: Path, page: Page) -> None:
     page.goto(door)
     page.wait_for_selector("html[data-ready=yes]")
@@ -158,9 +230,7 @@ def measure_recording(door: str, sound: Path, store: Path, page: Page) -> None:
     page.wait_for_function("() => document.querySelectorAll('#list .entry').length === 1", timeout=120_000)
     page.wait_for_function(DRAWN, timeout=120_000)
     say("sending it: until its picture is there", f"{time.perf_counter() - begun:.2f} s")
-    page.wait_for_function(
-        "async () => (await import('/static/js/state.js')).state.current.status === 'ready'", timeout=240_000
-    )
+    wait_until(page, "state.current.status === 'ready'")
     times_s = []
     for _ in range(5):
         page.evaluate("async () => (await import('/static/js/recordings.js')).close()")
@@ -190,6 +260,14 @@ def measure_recording(door: str, sound: Path, store: Path, page: Page) -> None:
     say("room that it takes while it is used, of the size of the file", f"{room(store) / sound.stat().st_size:.2f}")
 
 
+def wait_until(page: Page, holds: str) -> None:
+    """Wait until something holds of the page's `state`; `wait_for_function` would not wait for an import."""
+    while not page.evaluate(
+        f"async () => {{ const {{ state }} = await import('/static/js/state.js'); return {holds}; }}"
+    ):
+        page.wait_for_timeout(20)
+
+
 def room(store: Path) -> int:
     """-> bytes of all files of a service's folder but its example."""
     return sum(each.stat().st_size for each in store.rglob("*") if each.is_file() and "example" not in each.parts)
@@ -217,8 +295,20 @@ def write_breaths(path: Path, minutes: float) -> Path:
     return path
 
 
-def write_sessions(folder: Path, many: int) -> None:
-    """A store of one session in which the model has answered for all; its files of sound are empty."""
+def write_files(folder: Path, many: int) -> Path:
+    """Recordings of two seconds of noise, each another one, a hundred in each sub-folder; -> the folder."""
+    random = np.random.default_rng(0)
+    for number in range(many):
+        place = folder / f"{number // 100:03d}"
+        place.mkdir(parents=True, exist_ok=True)
+        soundfile.write(place / f"{number:05d}.wav", 0.1 * random.standard_normal(8000), 4000, subtype="PCM_16")
+    return folder
+
+
+def write_sessions(folder: Path, many: int, files: Path | None = None) -> None:
+    """A store of one session in which the model has answered for all; its files of sound are empty, or those of
+    `write_files`."""
+    found = sorted(files.rglob("*.wav")) if files else []
     store, random, names = Store(folder), np.random.default_rng(0), ("normal", "crackle", "wheeze", "both")
     session, now = store.new_session("many"), time.time()
     recordings, scores, originals = list[Any](), list[Any](), list[Any]()
@@ -232,17 +322,22 @@ def write_sessions(folder: Path, many: int) -> None:
             for span, label, each in zip(spans, labels, shares, strict=True)
         ]
         begun = [{**span, "label": label, "confirmed": False} for span, label in zip(spans, labels, strict=True)]
-        recordings.append((recording, session, name, now + number / 1000, f"{name}.wav", recording))
+        path, digest, linked = f"{name}.wav", recording, ""
+        if files:
+            path = linked = found[number].relative_to(files).as_posix()
+            digest = hashlib.sha256(found[number].read_bytes()).hexdigest()
+        recordings.append((recording, session, name, now + number / 1000, path, digest, linked))
         scores.append((recording, "rales", now + 1, json.dumps(said)))
         originals.append((recording, "segment", json.dumps(begun)))
-        store.place(recording).mkdir(parents=True)
-        for file in ("audio.wav", "page.wav"):
-            (store.place(recording) / file).touch()
+        if not files:
+            store.place(recording).mkdir(parents=True)
+            for file in ("audio.wav", "page.wav"):
+                (store.place(recording) / file).touch()
     with store.open() as db:
         db.execute("BEGIN IMMEDIATE")
         db.executemany(
-            "INSERT INTO recordings (id, session, name, added, duration_s, rate_hz, channels, status, path, digest) "
-            "VALUES (?, ?, ?, ?, 20, 4000, 1, 'ready', ?, ?)",
+            "INSERT INTO recordings (id, session, name, added, duration_s, rate_hz, channels, status, path, "
+            "digest, linked) VALUES (?, ?, ?, ?, 20, 4000, 1, 'ready', ?, ?, ?)",
             recordings,
         )
         db.executemany("INSERT INTO scores VALUES (?, ?, ?, ?)", scores)

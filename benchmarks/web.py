@@ -1,11 +1,11 @@
 """The web page and its service: how soon a recording can be worked on, how much memory many uploads take.
 
-    python benchmarks/web.py [--model RUN] [--pictures FOLDER --recordings FILE…]
+    python benchmarks/web.py [--model RUN]
 
 Prints: the time from choosing a file of 90 s to its probabilities and sound on the page in a headless Chromium; the
 time of `POST /predict` for a recording of 20 s, beside the same model called without a service in this process; how 20
 such uploads at once are answered, and the largest memory of the service's processes meanwhile (PSS: shared pages count
-once). With --pictures it takes the documents' pictures of the page with the recordings given.
+once).
 """
 
 import argparse
@@ -35,8 +35,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="run folder; the package's own model by default")
     parser.add_argument("--runs", help="folder of run folders to browse and compare with")
-    parser.add_argument("--pictures", type=Path, help="folder to write pictures of the page to")
-    parser.add_argument("--recordings", type=Path, nargs="*", default=[], help="what the pictures show")
     asked = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command has it; torch is not imported yet
     with tempfile.TemporaryDirectory() as folder:
@@ -52,10 +50,7 @@ def main() -> None:
                 sys.exit(said.strip())
             url = door.partition("?")[0]
             until_up(url)
-            if asked.pictures:
-                pictures(door, asked.pictures, asked.recordings)
-            else:
-                measure(url, door, service.pid, asked.model, sounds)
+            measure(url, door, service.pid, asked.model, sounds)
         finally:
             service.terminate()
             service.wait()
@@ -173,51 +168,6 @@ def page_seconds(url: str, door: str, known: dict[str, str], sound: Path) -> flo
             page.context.close()
         browser.close()
     return statistics.median(took)
-
-
-def pictures(url: str, folder: Path, recordings: list[Path]) -> None:
-    """The page in light, dark and on a telephone."""
-    from playwright.sync_api import sync_playwright
-
-    folder.mkdir(parents=True, exist_ok=True)
-    wide = {"width": 1440, "height": 900}
-    looks: dict[str, dict[str, Any]] = {
-        "web-light": {"viewport": wide, "color_scheme": "light"},
-        "web-dark": {"viewport": wide, "color_scheme": "dark"},
-        "web-phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark", "is_mobile": True},
-    }
-    count = sum(file.suffix == ".wav" for file in recordings)
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
-        for number, (name, look) in enumerate(looks.items()):
-            page = browser.new_context(**look).new_page()
-            page.goto(url)
-            page.wait_for_selector("html[data-ready=yes]")
-            if number == 0:
-                page.set_input_files("#files", recordings)
-            answered = "document.querySelector('#list').textContent.split('unsure').length"
-            page.wait_for_function(f"() => {answered} > {count}", timeout=300_000)
-            show_cycle(page, is_mobile=name == "web-phone")
-            if name == "web-dark":
-                page.keyboard.press("v")
-            page.wait_for_timeout(2500)
-            page.screenshot(path=folder / f"{name}.png")
-            page.context.close()
-        browser.close()
-
-
-def show_cycle(page: Any, *, is_mobile: bool) -> None:
-    """The page with recordings -> with the fourth cycle of the sixth of them, some seconds wide."""
-    if is_mobile:
-        page.locator("#screen-queue").click()
-    page.locator("#list li").nth(5).click()
-    page.wait_for_selector("#rows .answer", state="attached")
-    if is_mobile:
-        page.locator("#screen-picture").click()
-    page.locator("#you .block").nth(3).click()
-    page.locator("#zoom").fill("30")
-    page.locator("#zoom").blur()
 
 
 def chromium() -> str:

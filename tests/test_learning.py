@@ -185,7 +185,9 @@ def test_recordings_of_one_name_are_known_again(ward: Ward, monkeypatch: pytest.
     try:
         table, _, _ = list_confirmed(ward.service, ward.session["id"])
         ward.learning.folder.mkdir()
-        ward.learning.write_manifest(table.assign(split="train"))
+        copied, left_out = ward.learning.copy_sound(table)
+        assert left_out == []
+        copied.assign(split="train").drop(columns="id").to_csv(ward.learning.folder / "manifest.csv", index=False)
         trained = read_cycles(ward.learning.folder / "manifest.csv")["recording"]
         assert set(trained) == {*KNOWN, "ward0/rec", "ward1/rec", "ward1/rec (2)"}
         record = {"split": {"trained_recordings": [digest_name(name) for name in set(trained)]}}
@@ -372,7 +374,10 @@ def test_a_job_is_stopped_by_a_person_a_removed_recording_or_the_end_of_the_serv
 ) -> None:
     ward.begin()
     until(lambda: endless)
-    assert ward.learning.state()["status"] == "running"  # as a page that was loaded again sees it
+    other = ward.service.store.new_session("Ward B")  # the job stays that of the session that it began with
+    job = ward.learning.state()
+    assert (job["status"], job["session_name"], job["cycles"]) == ("running", "Ward A", 44)
+    assert ward.learning.survey(other, "first")["cycles"] == 0
     with pytest.raises(ApiError, match="a job is there already"):
         ward.begin()
     ward.learning.discard()
@@ -399,6 +404,40 @@ def test_a_job_is_stopped_by_a_person_a_removed_recording_or_the_end_of_the_serv
     until(lambda: len(endless) == 3)
     asyncio.run(ward.service.stop())
     assert not ward.learning.folder.exists()
+
+    ward.learning.folder.mkdir()  # as one leaves it that was killed
+    (ward.learning.folder / "task.json").write_text('{"kind": "train"}')
+    assert Learning(ward.service).state() == {"status": "none"}
+    assert not ward.learning.folder.exists()
+
+
+def test_a_recording_whose_sound_goes_meanwhile_is_left_out_with_a_sentence(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eleven patients are confirmed when it begins: ten are enough, nine are not, and a decoder that is out of order
+    is no recording's fault."""
+    gone = {ward.recordings[0]: ApiError(404, "301: its file holds another sound now")}
+
+    def ensure(recording: str) -> None:
+        if recording in gone:
+            raise gone[recording]
+
+    monkeypatch.setattr(ward.service, "ensure_sound", ensure)
+    ward.begin("calibrate")
+    job = ward.end()
+    assert (job["status"], job["cycles"], job["patients"], job["tested_patients"]) == ("done", 40, 10, 10), job
+    assert job["notes"][-1] == "left out: 301: its file holds another sound now"
+    ward.learning.discard()
+
+    gone[ward.recordings[1]] = ApiError(503, "the decoder does not start")
+    ward.begin("calibrate")
+    assert ward.end()["problem"] == "the decoder does not start"
+    gone[ward.recordings[1]] = ApiError(404, "302: cannot be read")
+    ward.begin("calibrate")
+    assert ward.end()["problem"] == (
+        "9 of 10 confirmed patients: 1 more needed. 301: its file holds another sound now. 302: cannot be read"
+    )
+    ward.learning.discard()
 
 
 def test_a_job_that_cannot_be_done_says_why(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,10 +28,13 @@ class Held:
         else:
             route.continue_()
 
-    def wait(self, page: Page, many: int = 1) -> None:
-        for _ in range(600):
+    def wait(self, page: Page, many: int = 1, again: str = "() => {}") -> None:
+        """Until so many have come; `again` is what the page does each second until then."""
+        for step in range(600):
             if len(self.routes) >= many:
                 return
+            if step % 20 == 0:
+                page.evaluate(again)
             page.wait_for_timeout(50)
         raise AssertionError("it was not asked for")
 
@@ -153,16 +156,16 @@ def test_a_list_that_is_asked_for_meanwhile_loses_no_change(place: Path, open_pa
     """The open recording is shown anew once the model has answered: not over what was changed while that was asked."""
     page = begun(open_page, place, "Meanwhile")
     held = Held(page, re.compile(r"/recordings/\w+$"))
-    page.evaluate(
-        """async () => {
+    held.wait(  # again, since an answer that was on its way before says that it is ready
+        page,
+        again="""async () => {
             const { state } = await import("/static/js/state.js");
             const { refresh } = await import("/static/js/listing.js");
             state.current.status = "waiting";
             window.shown = () => state.current.status === "ready";
             refresh();
-        }"""
+        }""",
     )
-    held.wait(page)
     changed = relabel(page, 4)
     held.release()
     page.wait_for_function("() => window.shown()")

@@ -396,7 +396,7 @@ def test_costly_looks_have_a_rate_and_an_origin_too(place: Path, sound: bytes, t
     with served(place, folder=tmp_path, runs=place / "runs", limits=few) as client:
         session = new_session(client)
         looks = [f"/recordings/x/{end}" for end in ("spectrogram", "export", "explanation?start_s=0&end_s=1")]
-        for path in (*looks, f"/sessions/{session}/export", "/runs/report"):
+        for path in (*looks, f"/sessions/{session}/export", f"/sessions/{session}/learning", "/runs/report"):
             foreign = client.get(path, headers={"sec-fetch-site": "cross-site"})
             assert (foreign.status_code, "another page" in sentence(foreign)) == (403, True)
         assert [client.get(path).status_code for path in looks] == [404, 404, 404]
@@ -404,6 +404,7 @@ def test_costly_looks_have_a_rate_and_an_origin_too(place: Path, sound: bytes, t
             answer = client.get(path)
             assert (answer.status_code, 1 <= int(answer.headers["retry-after"]) <= 30) == (429, True)
         assert client.get(f"/sessions/{session}").status_code == 200
+        assert client.get("/learning").status_code == 200  # which a page asks every second
         assert client.patch(f"/sessions/{session}", json={"name": "saved"}).status_code == 200
 
 

@@ -223,7 +223,7 @@ def test_what_is_heard_is_filtered_and_measured_as_the_standards_say(open_page: 
 def test_themes_are_one_set_of_colours(place: Path, open_page: Open) -> None:
     """As the system has it, or as chosen; the strip, which is painted, follows without a reload."""
     page = open_page(session="Themes", color_scheme="dark")
-    choose(page, recording(place))
+    choose(page, recording(place), recording(place).with_suffix(".txt"))
     dark, light = (141, 154, 166), (107, 122, 134)
     until(lambda: dark in painted(page))
     page.locator("#show-help").click()
@@ -234,6 +234,20 @@ def test_themes_are_one_set_of_colours(place: Path, open_page: Open) -> None:
     page.locator("#theme").select_option("auto")
     until(lambda: dark in painted(page))
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(14, 18, 22)"
+    page.keyboard.press("Escape")
+    page.keyboard.press("2")  # cycle 1 is confirmed, the next one is not
+    expect(page.locator(".confirmed").first).to_be_visible()
+    page.emulate_media(forced_colors="active")  # of which a background says nothing
+    edge = """([part, edge]) => getComputedStyle(document.querySelector(part))[edge]"""
+    for part, kind, width in (
+        ("#list .entry[aria-current=true]", "outlineWidth", "3px"),
+        (".segments :checked + span", "outlineWidth", "3px"),
+        (".confirmed", "borderTopWidth", "2px"),
+        (".open", "borderTopWidth", "1px"),
+        ("#rows tr.selected", "outlineWidth", "2px"),
+        ("#list .badge", "borderTopWidth", "1px"),
+    ):
+        assert page.evaluate(edge, [part, kind]) == width, part
     style = (STATIC / "css" / "page.css").read_text()
     names = re.findall(r"(--[\w-]+):", style)
     assert len(names) == len(set(names)) > 20  # each colour stands once, with both of its values

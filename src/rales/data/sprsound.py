@@ -55,7 +55,8 @@ EVENT_FLAGS = {  # event type -> (crackle, wheeze); continuous sounds count as w
     "Wheeze+Crackle": (1, 1),
 }
 RECORD_LABELS = ("Normal", "CAS", "DAS", "CAS & DAS", "Poor Quality")
-SITES = {"p1": "Pl", "p2": "Ll", "p3": "Pr", "p4": "Lr"}  # of a name -> in ICBHI's words
+# Of a name -> in ICBHI's words; what p1 to p4 are says the README of the release
+SITES = {"p1": "Pl", "p2": "Ll", "p3": "Pr", "p4": "Lr"}
 EXTRA_COLUMNS = ("record_label", "test_part")
 
 NAME = r"\d{8}_\d+\.\d+_[01]_p\d_\d+"  # patient_age_sex_location_number

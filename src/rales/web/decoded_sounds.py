@@ -32,8 +32,9 @@ class DecodedSounds:
         self.service = service
         self.used = OrderedDict[str, float]()  # recording -> when it was asked for last, the oldest first
         self.lock = threading.Lock()
+        there = service.store.sounds()  # few of 10,000
         for row in service.store.rows("SELECT id, path, linked FROM recordings"):
-            if row["linked"] or service.store.has_upload(row):
+            if row["id"] in there and (row["linked"] or service.store.has_upload(row)):
                 remove_sound(service.store, row)  # what the service before had decoded
 
     def use(self, recording: str) -> None:

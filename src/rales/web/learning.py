@@ -153,14 +153,12 @@ class Learning:
         table, left_out, unnamed = list_confirmed(self.service, session)
         heard, problem = self.heard_patients(table, model)
         return {
-            "cycles": len(table),
+            **count_cycles(table),
             "recordings": int(table["id"].nunique()),
-            "patients": int(table["patient"].nunique()),
             "unnamed": unnamed,
             "heard": None if heard is None else len(heard),
             "classes": self.service.label_set.count_labels(table["label"]),
-            "calibrate": problem or self.why_not_calibrate(table, heard or set()),
-            "train": problem or self.why_not_train(table),
+            **{kind: problem or self.why_not(kind, table, heard or set()) for kind in ("calibrate", "train")},
             "left_out": left_out,
         }
 
@@ -177,6 +175,9 @@ class Learning:
             return None, ""
         return set(table.loc[find_heard(table["recording"], names), "patient"]), ""
 
+    def why_not(self, kind: str, table: pd.DataFrame, heard: set[str]) -> str:
+        return self.why_not_calibrate(table, heard) if kind == "calibrate" else self.why_not_train(table)
+
     def why_not_calibrate(self, table: pd.DataFrame, heard: set[str]) -> str:
         table = table[~table["patient"].isin(heard)]
         if lack := describe_lack(table, LEAST_TO_CALIBRATE):
@@ -192,22 +193,16 @@ class Learning:
         """Start a job on a session (id, name). Errors: ApiError where there is one, or too little is confirmed."""
         if not 1 <= epochs <= MOST_EPOCHS:
             raise ApiError(422, f"{epochs} epochs, expected 1 to {MOST_EPOCHS}")
-        table, _, _ = list_confirmed(self.service, session["id"])
+        table, left_out, _ = list_confirmed(self.service, session["id"])
         heard, problem = self.heard_patients(table, model)
         heard = heard or set()
-        if kind == "calibrate":
-            problem = problem or self.why_not_calibrate(table, heard)
-            table = table[~table["patient"].isin(heard)]
-        else:
-            problem = problem or self.why_not_train(table)
-        if problem:
+        if problem := problem or self.why_not(kind, table, heard):
             raise ApiError(409, problem)
+        if kind == "calibrate":
+            table = table[~table["patient"].isin(heard)]
         task: Row = {"kind": kind, "model": model, "source": self.service.models.sources[model], "learns": learns}
         task |= {"freeze": FROZEN[learns], "epochs": epochs, "session": session["id"], "session_name": session["name"]}
-        task |= {"cycles": len(table), "patients": int(table["patient"].nunique()), "begun": time.time()}
-        table = table.assign(
-            split="" if kind == "calibrate" else hold_out_patients(table, heard, self.service.label_set.normal)
-        )
+        task |= {**count_cycles(table), "left_out": left_out, "begun": time.time()}
         with self.lock:
             if self.state()["status"] in ("running", "done"):
                 raise ApiError(409, "a job is there already; stop it, or use or discard what it has made, first")
@@ -217,13 +212,24 @@ class Learning:
             self.folder.mkdir()
             write_json(self.folder / "task.json", task)
             self.stopping.clear()
-            self.thread = threading.Thread(target=self.work, args=(table,), name="rales-learning", daemon=True)
+            self.thread = threading.Thread(
+                target=self.work, args=(table, heard, task), name="rales-learning", daemon=True
+            )
             self.thread.start()
 
-    def work(self, table: pd.DataFrame) -> None:
+    def work(self, table: pd.DataFrame, heard: set[str], task: Row) -> None:
         """Prepare the manifest, have the process do its work, and clear away what only that needed."""
         try:
-            self.write_manifest(table)
+            table, left_out = self.copy_sound(table)
+            if left_out:  # the task says what it is about from here on
+                task |= {**count_cycles(table), "left_out": [*task["left_out"], *left_out]}
+                write_json(self.folder / "task.json", task)
+                if problem := self.why_not(task["kind"], table, heard):
+                    raise RuntimeError(". ".join([problem, *left_out]))
+            split = (
+                "" if task["kind"] == "calibrate" else hold_out_patients(table, heard, self.service.label_set.normal)
+            )
+            write_csv(self.folder / "manifest.csv", table.assign(split=split).drop(columns="id"))
             self.watch_process(set(table["id"]))
             if not (self.folder / "result.json").is_file():
                 raise RuntimeError("the process ended without a result; the service's terminal shows more")
@@ -242,18 +248,25 @@ class Learning:
             remove_tree(self.folder / name)
         (self.folder / "manifest.csv").unlink(missing_ok=True)
 
-    def write_manifest(self, table: pd.DataFrame) -> None:
-        """The cycles with the paths of their decoded sound, which stays beside the job until it ends: the service keeps
-        that of few recordings."""
-        paths, place = dict[str, str](), self.folder / "sound"
+    def copy_sound(self, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+        """Confirmed cycles -> those whose sound is there, with `path`, and sentences on the recordings whose file is
+        another one or gone. The copy stays beside the job until it ends: the service keeps sound of few recordings."""
+        paths, left_out, place = dict[str, str](), list[str](), self.folder / "sound"
         place.mkdir()
-        for recording in dict.fromkeys(table["id"]):
+        for recording, name in dict(zip(table["id"], table["recording"], strict=True)).items():
             if self.stopping.is_set():
                 raise RuntimeError("stopped")
-            self.service.ensure_sound(recording)
             sound = self.service.store.place(recording) / "audio.wav"
-            paths[recording] = str(shutil.copy(sound, place / f"{recording}.wav"))
-        write_csv(self.folder / "manifest.csv", table.assign(path=table["id"].map(paths)).drop(columns="id"))
+            try:
+                self.service.ensure_sound(recording)
+                paths[recording] = str(shutil.copy(sound, place / f"{recording}.wav"))
+            except ApiError as error:
+                if error.status == 503:  # the decoder is out of order, not this recording
+                    raise
+                left_out.append(error.sentence)
+            except FileNotFoundError:
+                left_out.append(f"{name}: its sound was removed")
+        return table[table["id"].isin(paths)].assign(path=lambda rows: rows["id"].map(paths)), left_out
 
     def watch_process(self, recordings: set[str]) -> None:
         """Start the process and wait for its end; it is ended where that is asked for, or a recording that it learns
@@ -291,7 +304,8 @@ class Learning:
         if "problem" in result:
             return {**IDLE, "status": "failed", **known, "problem": self.without_paths(result["problem"])}
         held_out = {"tested_cycles": result["cycles"], "tested_patients": result["patients"]}
-        return {"status": "done", **known, **held_out, "figures": result["figures"], "notes": result["notes"]}
+        notes = [*result["notes"], *(f"left out: {sentence}" for sentence in task.get("left_out", ()))]
+        return {"status": "done", **known, **held_out, "figures": result["figures"], "notes": notes}
 
     def progress(self) -> Row:
         try:
@@ -359,6 +373,10 @@ class Learning:
                 raise ApiError(404, "no such model; it may have been removed, or it was not learned here")
             remove_tree(model.source.parent)
             self.service.store.change("DELETE FROM scores WHERE model = ?", model.name)
+
+
+def count_cycles(table: pd.DataFrame) -> Row:
+    return {"cycles": len(table), "patients": int(table["patient"].nunique())}
 
 
 def describe_lack(table: pd.DataFrame, least: int) -> str:

@@ -76,19 +76,23 @@ class Project:
             known = {(row["linked"], row["digest"]) for row in rows}
             paths = {row["digest"]: row["path"] for row in rows}
             files = [file for file in list_files(self.folder) if has_suffix(file.name)]
-            for number, file in enumerate(files):
-                self.taken = number, len(files)
-                linked = file.relative_to(self.folder).as_posix()
-                try:
-                    if (linked, self.digest_of(linked)) in known:
-                        continue
-                    if store.count() >= self.service.limits.recordings:
-                        log.warning("%s: %d recordings are kept, the others are not taken", self.folder, store.count())
-                        break
-                    self.take_file(session, linked, paths, said.get(linked, {}))
-                    new += 1
-                except (ApiError, OSError, ValueError) as error:  # the next file must have its turn
-                    log.warning("%s: not taken (%s)", one_line(str(file)), one_line(describe_problem(error)))
+            with store.open() as held:  # the last one that closes empties the log, which waits for the disk
+                held.execute("SELECT 1 FROM sessions").fetchone()
+                for number, file in enumerate(files):
+                    self.taken = number, len(files)
+                    linked = file.relative_to(self.folder).as_posix()
+                    try:
+                        if (linked, self.digest_of(linked)) in known:
+                            continue
+                        if store.count() >= self.service.limits.recordings:
+                            log.warning(
+                                "%s: %d recordings are kept, the others are not taken", self.folder, store.count()
+                            )
+                            break
+                        self.take_file(session, linked, paths, said.get(linked, {}))
+                        new += 1
+                    except (ApiError, OSError, ValueError) as error:  # the next file must have its turn
+                        log.warning("%s: not taken (%s)", one_line(str(file)), one_line(describe_problem(error)))
             log.warning("%s: %d recordings, %d of them new", self.folder, len(files), new)
         except Exception:  # the service goes on with what it knows
             if not self.service.queue.ended:

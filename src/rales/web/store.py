@@ -452,7 +452,8 @@ class Store:
         self, session: str, path: str, linked: str, facts: Row, original: cycle_edits.OriginalCycles | None
     ) -> str:
         """A recording that stays where it is, at the path `linked` in the folder of the service, with what is `said` of
-        it; -> its id."""
+        it; -> its id. Nothing waits for the disk: what the power takes with it, the next start finds in the folder
+        again, and what is saved of the recording later takes it along."""
         recording = secrets.token_hex(8)
         if facts["notes"]:
             self.place(recording).mkdir(parents=True)
@@ -461,6 +462,7 @@ class Store:
         columns = "id, session, name, added, path, linked, duration_s, rate_hz, channels, digest, facts, status"
         name = cycle_edits.recording_stem(path)
         with self.open() as db:
+            db.execute("PRAGMA synchronous = NORMAL")
             db.execute("BEGIN IMMEDIATE")
             values = (recording, session, name, time.time(), path, linked, *about, json.dumps(facts["said"]))
             db.execute(

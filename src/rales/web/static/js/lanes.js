@@ -9,7 +9,8 @@ import { disagreement } from "./events.js";
 import { xOf } from "./geometry.js";
 import { state, when } from "./state.js";
 
-const ROOM_PX = 22; // for a number and a letter; less shows the colour alone
+const PADDING_PX = 14; // of a block, with its borders; its letters are bold
+const LETTER_PX = 8.7;
 const WORDS_PX = 110; // for words
 /**
  * A cycle of somebody in sight, in pixels.
@@ -49,7 +50,8 @@ function show() {
 /** @type {(seen: Seen, label: string | null, className: string, short: string, long: string) => HTMLElement} */
 function block({ cycle, left, right }, label, className, short, long) {
   const wide = right - left;
-  const text = wide > WORDS_PX ? long : wide > ROOM_PX ? short : "";
+  const fits = (/** @type {string} */ words) => wide > PADDING_PX + LETTER_PX * words.length;
+  const text = wide > WORDS_PX ? long : [short, short.split(" ")[0]].find(fits) ?? "";
   const element = h("i", { className: `block ${className}`, title: long }, text);
   if (label) colour(element, label);
   // what begins before the picture is written from its edge on

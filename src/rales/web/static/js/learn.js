@@ -65,15 +65,20 @@ async function follow() {
   const before = job.status;
   job = await call("GET", "/learning");
   showJob();
-  if (job.status === "running") timer = setTimeout(() => follow().catch(() => (timer = setTimeout(() => act(follow), 5 * LOOK_MS))), LOOK_MS);
+  if (job.status === "running") again();
   else if (before === "running") tell(job.status === "done" ? "The model has learned" : "Nothing was learned");
+}
+
+/** Look once more in a while, also where the service is away meanwhile: it may be started again. */
+function again() {
+  timer = setTimeout(() => follow().catch(again), LOOK_MS);
 }
 
 function showJob() {
   const { status, figures = [], notes = [] } = job;
   byId("learn-job").hidden = status === "none";
-  const titles = { none: "", running: "The model learns", done: "Old and new", failed: "Nothing was learned" };
-  byId("learn-job-title").textContent = titles[status];
+  const titles = { none: "", running: "The model learns from", done: "Old and new:", failed: "Nothing was learned from" };
+  byId("learn-job-title").textContent = `${titles[status]} ${job.session_name}`.trim();
   byId("learn-running").hidden = status !== "running";
   byId("learn-done").hidden = status !== "done" && status !== "failed";
   byId("learn-use").hidden = status !== "done";
