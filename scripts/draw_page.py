@@ -1,11 +1,12 @@
 """The documents' pictures of the web page: PYTHONPATH=. python scripts/draw_page.py FOLDER [--only empty review …]
 
-Everything in them is simulated (`rales synth`): fourteen recordings with their annotations, two readers, a model that
+Everything in them is simulated (`rales synth`): thirty recordings with their annotations, two readers, a model that
 was trained on from them, and a microphone that hears one. Takes some minutes.
 """
 
 import argparse
 import io
+import re
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import soundfile
 from benchmarks.page_load import wait_until
 from benchmarks.web import FLAGS, chromium, until_up
@@ -25,8 +27,9 @@ from rales.web import example
 
 WIDE = {"viewport": {"width": 1440, "height": 900}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+APART = 6  # of two colours of a picture, in 0 to 255
 FAKE = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
-SHOWN = 4  # of the recordings: the one that is open
+SHOWN = 6  # of the recordings: the one that is open
 # Marked by hand in the example, which is uploaded as a recording: kind, start, end, low and high Hz
 EVENTS = [
     ("expiration", 8.0, 8.0, None, None),
@@ -107,11 +110,28 @@ class Studio:
         page.wait_for_timeout(2000)  # until the picture and the queue stand still
         return page
 
-    def take(self, page: Page, name: str) -> None:
-        """A picture of 256 colours, which is half as large and looks the same."""
+    def take(self, page: Page, name: str) -> Image.Image:
+        expect(page.locator("#toast:not(:empty)")).to_have_count(0)
         page.wait_for_timeout(1500)
-        taken = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-        taken.quantize(256, dither=Image.Dither.NONE).save(self.out / f"web-{name}.png", optimize=True)
+        picture = reduce_colours(Image.open(io.BytesIO(page.screenshot())).convert("RGB"))
+        picture.save(self.out / f"web-{name}.png", optimize=True)
+        return picture
+
+
+def reduce_colours(picture: Image.Image) -> Image.Image:
+    """-> the picture in 256 colours: those of the most pixels, unchanged, and in place of every other the nearest."""
+    pixels = np.asarray(picture, dtype=np.int16)
+    colours, which, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True, return_counts=True)
+    kept = np.empty((0, 3), np.int16)
+    for colour in colours[
+        np.argsort(-counts, kind="stable")
+    ]:  # the many of a spectrogram leave room for the few of the rest
+        if len(kept) < 256 and not (np.abs(kept - colour).max(axis=1) < APART).any():
+            kept = np.vstack([kept, colour])
+    nearest = np.abs(colours[:, None] - kept).sum(axis=2).argmin(axis=1).astype(np.uint8)
+    reduced = Image.fromarray(nearest[which].reshape(pixels.shape[:2]))
+    reduced.putpalette(kept.astype(np.uint8).tobytes())
+    return reduced
 
 
 def draw_empty(studio: Studio, scheme: str) -> None:
@@ -122,18 +142,40 @@ def draw_review(studio: Studio, scheme: str) -> None:
     """The first picture of the documents is light, and of no review."""
     page = studio.open(scheme, WIDE)
     if scheme == "light":
-        page.locator("#rows .badge").nth(3).click()
+        select(page, 3)
     else:
         page.locator("#review").click()
-    studio.take(page, scheme)
+        page.locator("#said-by").scroll_into_view_if_needed()
+    picture = studio.take(page, scheme).convert("RGB")
+
+    badge = page.locator("#list [aria-current=true] .badge").last
+    colour = badge.evaluate("(badge) => getComputedStyle(badge).backgroundColor")
+    box = badge.bounding_box()
+    assert box is not None
+    pixel = picture.getpixel((int(box["x"]) + 3, int(box["y"] + box["height"] / 2)))
+    assert pixel == tuple(map(int, re.findall(r"\d+", colour))), f"{pixel} is not {colour}, which the page has"
+
+
+def select(page: Page, number: int) -> None:
+    """A cycle is selected, without a click that scrolls the inspector."""
+    page.evaluate(
+        """async (number) => {
+          const { state, update } = await import("/static/js/state.js");
+          update({ selected: state.cycles[number].id });
+        }""",
+        number,
+    )
 
 
 def draw_facts(studio: Studio, scheme: str) -> None:
     page = studio.open(scheme, WIDE)
     page.locator("#fact-note").fill("Sitting, after a deep breath")
     expect(page.locator("#facts-saved")).to_have_text("Saved")
-    page.locator("#recording-facts").scroll_into_view_if_needed()
     page.locator("#fact-note").blur()
+    page.locator("#recording-facts h3").evaluate("""(heading) => {
+          heading.style.scrollMarginTop = "0.6rem";
+          heading.scrollIntoView();
+        }""")
     studio.take(page, f"facts-{scheme}")
 
 
@@ -179,6 +221,9 @@ def draw_learn(studio: Studio, scheme: str) -> None:
 
 def draw_live(studio: Studio, scheme: str) -> None:
     page = studio.open(scheme, WIDE)
+    page.evaluate(
+        """() => Object.defineProperty(MediaStreamTrack.prototype, "label", { get: () => "Simulated stethoscope" })"""
+    )
     page.locator("#record").click()
     page.locator("#live-name").fill("101_1b1_Pr_sc_Simulated")
     page.locator("#live-begin").click()
@@ -198,7 +243,7 @@ def learn(studio: Studio) -> None:
     """Train the model on, from all recordings, until old and new stand side by side."""
     for number in range(len(studio.recordings)):
         studio.confirm(number)
-    studio.post(f"/sessions/{studio.session}/learning", json={"kind": "train", "epochs": 3})
+    studio.post(f"/sessions/{studio.session}/learning", json={"kind": "train", "learns": "all", "epochs": 8})
     while studio.client.get("/learning").json()["status"] == "running":
         time.sleep(1)
 
@@ -211,7 +256,7 @@ def main() -> None:
     rales = [sys.executable, "-m", "rales"]
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         data, heard = Path(folder, "data"), Path(folder, "heard")
-        words = ["--recordings", "14", "--patients", "14", "--seed", "3", "--processes", "1"]
+        words = ["--recordings", "30", "--patients", "30", "--seed", "3", "--processes", "1"]
         subprocess.run([*rales, "synth", str(data), *words], check=True)
         example.write_example(heard)
         wave, rate_hz = soundfile.read(heard / "audio.wav")

@@ -172,6 +172,9 @@ def test_pictures(recording: Path, tmp_path: Path, model: Predictor) -> None:
     assert [text.get_text() for text in above.texts] == names[:1]
     assert above.texts[0].get_position()[0] == pytest.approx(3.5, abs=0.1)
 
+    narrow = table.assign(end_s=table["start_s"] + 0.1)  # no room for a word in a tenth of a second
+    assert {text.get_text() for text in plot_recording(recording, narrow).axes[0].texts} == {""}
+
     why = model.explain(recording, 2)
     why.plot(tmp_path / "why.png")
     assert (tmp_path / "why.png").read_bytes().startswith(b"\x89PNG")

@@ -5,7 +5,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rales.web import recording_facts
+from rales.web import recording_facts, recording_report
 from rales.web.store import RevisionConflict, Store
 from tests.attack.store_kills import added
 from tests.served import new_session, recording, upload
@@ -93,6 +93,21 @@ def test_what_is_said_holds_and_the_name_holds_again(place: Path, client: httpx.
 
     client.post(f"{address}/facts", json={**one["named"], "note": ""})
     assert client.get(address).json()["patient"] == sound.stem[:3]
+
+
+@pytest.mark.parametrize(
+    ("word", "independent", "said"),
+    [
+        ("normal | wheeze", False, "normal or wheeze"),
+        ("crackle?+wheeze", True, "wheeze, perhaps crackle"),
+        ("a+b | c", False, "a+b or c"),
+        ("any", False, "any label"),
+        ("no label", True, "no label fits"),
+        ("", False, "–"),
+    ],
+)
+def test_a_report_says_sets_in_words(word: str, independent: bool, said: str) -> None:
+    assert recording_report.describe_set(word, independent) == said
 
 
 def test_a_table_of_facts_is_read_as_it_is_written(tmp_path: Path) -> None:

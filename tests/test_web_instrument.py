@@ -311,7 +311,24 @@ def test_four_zones_fit_and_the_telephone_shows_one_at_a_time(place: Path, open_
         picture = boxes["#picture"]
         assert picture is not None
         assert picture["height"] > 0.5 * height, (width, height)
+    words = page.locator("#you .block")
+    look = "async (view) => (await import('/static/js/state.js')).update({ view })"
+    page.evaluate(look, {"start_s": 0.896, "end_s": 2.896})  # of the first cycle 30 pixels are seen
+    expect(words.nth(0)).to_have_text(re.compile("^[NCWB]$"))
+    expect(words.nth(1)).to_contain_text(re.compile("^2 [A-Z][a-z]+"))
+    page.evaluate(look, {"start_s": 0, "end_s": 4})
+
     page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("() => document.querySelector('.bar').scrollWidth <= 390")
+    expect(page.locator("#view-learn")).to_be_hidden()
+    page.locator("#show-views").click()
+    page.locator("#show-export").click()
+    expect(page.locator("#export button").first).to_be_visible()
+    page.locator("#view-learn").click()  # the click beside the open menu closes that one alone
+    expect(page.locator("#learn-view")).to_be_visible()
+    page.locator("#show-views").click()
+    page.locator("#view-recordings").click()
+    expect(page.locator("#show-export")).to_be_hidden()
     expect(page.locator(".queue")).to_be_hidden()
     picture = page.locator("#picture").bounding_box()
     assert picture is not None
@@ -426,6 +443,8 @@ def test_a_recording_is_made_and_kept_when_its_device_is_unplugged(
     page.evaluate("window.allow()")
     page.locator("#live-begin").click()
     expect(page.locator("#live-level-text")).to_contain_text("peak -20, RMS -23 dBFS")
+    expect(page.locator("#live-hertz span")).to_have_text(["500", "1k", "1500"])
+    expect(page.locator("#live-times span").first).to_have_text("0 s")
     page.keyboard.press("Escape")  # loses nothing
     asked = page.evaluate("window.asked.audio")
     assert asked == {"echoCancellation": False, "noiseSuppression": False, "autoGainControl": False}

@@ -22,6 +22,9 @@ FLOOR_DB = 70  # below the loudest point of the picture
 TOP_HZ = 2000  # crackles and wheezes lie below
 COLOURS = ("#64748b", "#d97706", "#0b5cad", "#85486f")  # of the page: normal, crackle, wheeze, both
 MOST_S = 600.0
+INCHES = (12.0, 30.0)  # of the width, by the length of the stretch
+MARGINS = 0.9  # inches of it that the axis takes
+LETTER_INCHES = 0.068  # of a label, on average
 
 
 def plot_recording(
@@ -59,7 +62,8 @@ def plot_recording(
     wave, rate_hz = read_waveform(path, start_s, end_s)
     seconds = len(wave) / rate_hz
     end_s = start_s + seconds
-    figure: Figure = make_notebook_figure(figsize=(float(np.clip(seconds / 2, 8, 30)), 4), layout="constrained")
+    width = float(np.clip(seconds / 2, *INCHES))
+    figure: Figure = make_notebook_figure(figsize=(width, 4), layout="constrained")
     above, axes = figure.subplots(2, 1, sharex=True, height_ratios=[1, 6])
     points = max(int(WINDOW_S * rate_hz), 16)
     power, _, _, image = axes.specgram(
@@ -79,8 +83,10 @@ def plot_recording(
         number = names.index(f"p_{label}") if f"p_{label}" in names else None
         colour = "white" if number is None else COLOURS[number % len(COLOURS)]
         share = "" if number is None or pd.isna(row[names[number]]) else f" {row[names[number]]:.2f}"
-        text = "not judged" if label is None else f"{label}{share}"
         from_s, to_s = max(row["start_s"], start_s), min(row["end_s"], end_s)
+        room = (to_s - from_s) / seconds * (width - MARGINS) / LETTER_INCHES
+        texts = ["not judged"] if label is None else [f"{label}{share}", label]
+        text = next((words for words in texts if len(words) <= room), "")
         above.axvspan(from_s, to_s, color=colour, alpha=0.35)
         above.text((from_s + to_s) / 2, 0.5, text, ha="center", va="center", fontsize=8, clip_on=True)
         for time_s in (from_s, to_s):

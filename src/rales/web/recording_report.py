@@ -9,7 +9,9 @@ import pandas as pd
 from rales import __version__
 from rales.data.events import Event
 from rales.errors import UsageError, count_noun
+from rales.evaluation import conformal
 from rales.inference.recording_picture import MOST_S, plot_recording
+from rales.labels import JOINED
 from rales.optional_packages import require_packages
 from rales.report.page import Block, Items, Picture, Section, Table, Text, render_html
 from rales.report.plots import render_png
@@ -102,14 +104,31 @@ def tabulate_cycles(service: "Service", lines: list[Row]) -> Table:
         said = "confirmed" if line["confirmed"] else "not confirmed"
         cells = [str(number), f"{line['start_s']:.3f} to {line['end_s']:.3f}"]
         cells += ["unusable" if line["unusable"] else line["label"], said, answer or "–", share]
-        rows.append([*cells, *([line["prediction_set"] or "–"] if sets else []), line["note"]])
+        rows.append(
+            [
+                *cells,
+                *([describe_set(line["prediction_set"], service.label_set.independent)] if sets else []),
+                line["note"],
+            ]
+        )
     return Table(
         "Cycles as they stand, beside the model",
-        ["Cycle", "Seconds", "Label", "By a person", "Model", "Probability", *(["Set"] if sets else []), "Note"],
+        ["Cycle", "Seconds", "Label", "By a person", "Model", "Probability", *(["Set, 90 %"] if sets else []), "Note"],
         rows,
         note="Labels that nobody has confirmed are those of the model or of the annotation that came along. The "
         "probability is that of the model's own label.",
     )
+
+
+def describe_set(prediction_set: str, independent: bool) -> str:
+    """A word of `name_sets` or "" -> "normal or wheeze", of independent classes "wheeze, perhaps crackle"."""
+    whole = {"": "–", conformal.ANY: "any label", conformal.NO_LABEL: "no label fits"}
+    if prediction_set in whole:
+        return whole[prediction_set]
+    if not independent:
+        return prediction_set.replace(" | ", " or ")
+    parts = sorted(prediction_set.split(JOINED), key=lambda part: part.endswith("?"))  # what is heard comes first
+    return ", ".join(f"perhaps {part[:-1]}" if part.endswith("?") else part for part in parts)
 
 
 def tabulate_events(events: list[Row]) -> Table:

@@ -17,23 +17,27 @@ export function start() {
 
 function showTimes() {
   const width = byId("picture").clientWidth;
-  const ticks = state.current && width ? timeTicks(state.view, width) : [];
-  byId("time-axis").replaceChildren(...ticks.map(({ seconds, text }) => {
-    const mark = h("span", {}, text);
-    mark.style.left = `${xOf(state.view, width, seconds)}px`;
-    return mark;
-  }));
+  byId("time-axis").replaceChildren(...(state.current && width ? timeMarks(state.view, width) : []));
 }
+
+/** -> the marks of a time axis, from the beginning of the sound on. @type {(view: Service.Span, width: number) => HTMLElement[]} */
+export const timeMarks = (view, width) => timeTicks(view, width).filter(({ seconds }) => seconds >= 0).map(({ seconds, text }) => {
+  const mark = h("span", {}, text);
+  mark.style.left = `${xOf(view, width, seconds)}px`;
+  return mark;
+});
+
+/** -> the marks of a frequency axis. @type {(scale: Scale, height: number) => HTMLElement[]} */
+export const frequencyMarks = (scale, height) => frequencyTicks(scale, height).map(({ hertz, text }) => {
+  const mark = h("span", {}, text);
+  mark.style.bottom = `${placeOf(scale, hertz) * height}px`;
+  return mark;
+});
 
 function showFrequencies() {
   const height = byId("picture").clientHeight;
   if (!state.picture || !height) return;
   const scale = scaleOf(state.picture);
-  const ticks = frequencyTicks(scale, height).map(({ hertz, text }) => {
-    const mark = h("span", {}, text);
-    mark.style.bottom = `${placeOf(scale, hertz) * height}px`;
-    return mark;
-  });
   const limits = band();
   const bars = [];
   if (limits) {
@@ -43,5 +47,5 @@ function showFrequencies() {
     bar.style.top = `${(1 - place(limits.high_hz)) * 100}%`;
     bars.push(bar);
   }
-  byId("frequency-axis").replaceChildren(...ticks, ...bars);
+  byId("frequency-axis").replaceChildren(...frequencyMarks(scale, height), ...bars);
 }

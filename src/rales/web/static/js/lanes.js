@@ -9,9 +9,9 @@ import { disagreement } from "./events.js";
 import { xOf } from "./geometry.js";
 import { state, when } from "./state.js";
 
-const PADDING_PX = 14; // of a block, with its borders; its letters are bold
-const LETTER_PX = 8.7;
-const WORDS_PX = 110; // for words
+const PADDING_PX = 6; // at each side of a block
+const FRAME_PX = 14; // paddings and borders of a block together
+const LETTER_PX = 8.7; // on average, in bold
 /**
  * A cycle of somebody in sight, in pixels.
  * @template {Service.MarkedCycle | Cycle} [Part=Service.MarkedCycle | Cycle]
@@ -47,15 +47,18 @@ function show() {
   showEdges(cycles);
 }
 
-/** @type {(seen: Seen, label: string | null, className: string, short: string, long: string) => HTMLElement} */
-function block({ cycle, left, right }, label, className, short, long) {
-  const wide = right - left;
-  const fits = (/** @type {string} */ words) => wide > PADDING_PX + LETTER_PX * words.length;
-  const text = wide > WORDS_PX ? long : [short, short.split(" ")[0]].find(fits) ?? "";
-  const element = h("i", { className: `block ${className}`, title: long }, text);
+/** A block with the first of `texts`, the longest one, for which the part in sight has room.
+ * @type {(seen: Seen, label: string | null, className: string, ...texts: string[]) => HTMLElement} */
+function block({ cycle, left, right }, label, className, ...texts) {
+  const [before, after] = [Math.max(0, -left), Math.max(0, right - byId("picture").clientWidth)]; // out of sight
+  const room = right - left - before - after - FRAME_PX;
+  const text = texts.find((words) => room > LETTER_PX * words.length) ?? "";
+  const element = h("i", { className: `block ${className}`, title: texts[0] }, text);
   if (label) colour(element, label);
-  // what begins before the picture is written from its edge on
-  Object.assign(element.style, { left: `${left}px`, width: `${Math.max(1, wide - 1)}px`, textIndent: `${Math.max(0, -left)}px` });
+  Object.assign(element.style, { left: `${left}px`, width: `${Math.max(1, right - left - 1)}px` });
+  // the text stands, and is cut, where the block is seen
+  if (text && before) element.style.paddingLeft = `${before + PADDING_PX}px`;
+  if (text && after) element.style.paddingRight = `${after + PADDING_PX}px`;
   element.dataset.cycle = "id" in cycle ? cycle.id : "";
   return element;
 }
@@ -69,32 +72,34 @@ function yours(place) {
   const open = isUndecided(cycle);
   const words = cycle.unusable || open ? "" : LABELS.words(cycle.label);
   const said = disagreement(cycle, state.events);
-  const letters = cycle.unusable ? "×" : open ? "?" : LABELS.letters(cycle.label);
-  return block(place, open ? null : cycle.label, `${look}${chosen}${said ? " disagreeing" : ""}`, `${index + 1} ${letters}${said ? " ≠" : ""}`,
-    [index + 1, words, mark, said ? `≠ events: ${LABELS.words(said).toLowerCase()}` : ""].filter(Boolean).join(" "));
+  const letters = (cycle.unusable ? "×" : open ? "?" : LABELS.letters(cycle.label)) + (said ? " ≠" : "");
+  const long = [index + 1, words, mark, said ? `≠ events: ${LABELS.words(said).toLowerCase()}` : ""].filter(Boolean).join(" ");
+  return block(place, open ? null : cycle.label, `${look}${chosen}${said ? " disagreeing" : ""}`,
+    long, `${index + 1} ${letters}`, letters, letters.replace(" ", ""), letters.split(" ")[0]);
 }
 
 /** @type {(place: Seen) => HTMLElement} */
 function ofFile(place) {
   const { label } = place.cycle;
-  return block(place, label, "of-file", LABELS.letters(label), LABELS.words(label));
+  return block(place, label, "of-file", LABELS.words(label), LABELS.letters(label));
 }
 
 /** @type {(place: Seen) => HTMLElement} */
 function ofReader(place) {
-  return place.cycle.unusable ? block(place, null, "of-file", "×", "unusable") : ofFile(place);
+  return place.cycle.unusable ? block(place, null, "of-file", "unusable", "×") : ofFile(place);
 }
 
 /** @type {(place: Seen<Cycle>, model: string) => HTMLElement} */
 function ofModel(place, model) {
-  if (isBlind(place.cycle)) return block(place, null, "model", "", "hidden until you decide");
+  if (isBlind(place.cycle)) return block(place, null, "model", "hidden until you decide");
   const scores = state.scores[model]?.[timeKey(place.cycle)];
-  if (!scores) return block(place, null, "model", "…", "waits");
-  if (!scores.label) return block(place, null, "model", "–", `not judged: ${scores.quality_reason}`);
+  if (!scores) return block(place, null, "model", "waits", "…");
+  if (!scores.label) return block(place, null, "model", `not judged: ${scores.quality_reason}`, "–");
   const sure = LABELS.confidence(scores);
   const doubtful = sure < state.threshold ? " doubtful" : "";
-  return block(place, scores.label, `model${doubtful}`, `${LABELS.letters(scores.label)} ${Math.round(sure * 100)}`,
-    `${LABELS.words(scores.label)} ${percent(sure)}`);
+  const letters = LABELS.letters(scores.label);
+  return block(place, scores.label, `model${doubtful}`,
+    `${LABELS.words(scores.label)} ${percent(sure)}`, `${letters} ${Math.round(sure * 100)}`, letters);
 }
 
 /** Thin lines between the cycles, a frame around the selected one, and handles at its edges.

@@ -183,7 +183,7 @@ async function showAnswers(mine) {
   const said = await call("GET", `/live/${mine.id}/answers`);
   if (mine !== live) return;
   mine.picture.show(mine.unsent.total / mine.rate_hz, said.cycles);
-  const good = said.cycles.length ? "" : "No breath has ended yet.";
+  const good = said.cycles.length ? "The sound can be judged." : "No breath has ended yet.";
   byId("live-quality").textContent = said.judged ? said.quality_reason || good : `Cannot be judged: ${said.quality_reason}`;
 }
 

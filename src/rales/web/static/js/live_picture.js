@@ -1,5 +1,6 @@
 // The last half minute of a recording that is made: its spectrogram as it comes, and the breaths that were found in it.
 
+import { frequencyMarks, timeMarks } from "./axes.js";
 import { LABELS, colour } from "./classes.js";
 import { byId, h } from "./dom.js";
 import { isLight, palette } from "./picture_settings.js";
@@ -25,7 +26,10 @@ export function livePicture(rate_hz) {
   const shades = shadesOf(palette(light));
   context.fillStyle = light ? "#ffffff" : "#000004";
   context.fillRect(0, 0, COLUMNS, bins);
+  byId("live-times").replaceChildren();
+  byId("live-hertz").replaceChildren(...frequencyMarks({ kind: "linear", low_hz: 0, high_hz: HIGH_HZ }, canvas.clientHeight));
   let waiting = new Int16Array(0);
+  let drawn = 0; // columns
 
   /** @param {Float32Array} samples */
   function hear(samples) {
@@ -38,6 +42,9 @@ export function livePicture(rate_hz) {
     const levels = tile(sound, { window, size: window, bins, hop, first: edge, columns });
     context.drawImage(canvas, -columns, 0);
     context.putImageData(imageOf(levels, columns, bins, shades), COLUMNS - columns, 0);
+    drawn += columns;
+    const end_s = (drawn * hop) / rate_hz;
+    byId("live-times").replaceChildren(...timeMarks({ start_s: end_s - SPAN_S, end_s }, canvas.clientWidth));
   }
 
   return { hear, show: showCycles };

@@ -9,7 +9,7 @@ export function start() {
       button.setAttribute("aria-expanded", event.newState === "open");
       if (event.newState === "open") place(menu, button.getBoundingClientRect());
     });
-    menu.addEventListener("click", ({ target }) => /** @type {Element} */ (target).matches("button") && menu.hidePopover());
+    menu.addEventListener("click", ({ target }) => /** @type {Element} */ (target).matches("button:not([popovertarget])") && menu.hidePopover());
   }
 }
 

@@ -240,7 +240,8 @@ function showFacts() {
   })[current.source];
   const sound = current.judged ? current.quality_reason : `Not judged: ${current.quality_reason}`;
   const shown = [PLACES[current.location] ?? current.location, current.device, `${current.rate_hz / 1000} kHz`, clock(current.duration_s), state.level, source, sound, waits];
-  byId("facts").textContent = byId("facts").title = shown.filter(Boolean).join(" · ");
+  const whole = shown.filter(Boolean).map((part) => (part.length > 30 ? part : part.replaceAll(" ", "\u00a0")));
+  byId("facts").textContent = byId("facts").title = whole.join("\u00a0· "); // a line may end with a dot, not begin with one
 }
 
 /** @type {Record<string, string>} */
