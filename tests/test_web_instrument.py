@@ -311,12 +311,16 @@ def test_four_zones_fit_and_the_telephone_shows_one_at_a_time(place: Path, open_
         picture = boxes["#picture"]
         assert picture is not None
         assert picture["height"] > 0.5 * height, (width, height)
-    words = page.locator("#you .block")
-    look = "async (view) => (await import('/static/js/state.js')).update({ view })"
-    page.evaluate(look, {"start_s": 0.896, "end_s": 2.896})  # of the first cycle 30 pixels are seen
-    expect(words.nth(0)).to_have_text(re.compile("^[NCWB]$"))
-    expect(words.nth(1)).to_contain_text(re.compile("^2 [A-Z][a-z]+"))
-    page.evaluate(look, {"start_s": 0, "end_s": 4})
+    page.evaluate(
+        """async () => {
+          const { state, update } = await import("/static/js/state.js");
+          const start_s = state.cycles[0].end_s - (30 / document.querySelector("#picture").clientWidth) * 2;
+          update({ view: { start_s, end_s: start_s + 2 } });
+        }"""
+    )
+    block = page.locator("#you .block").first
+    expect(block).to_have_text(re.compile("^[NCWB]$"))  # of the cycle 30 pixels are seen
+    expect(block).to_have_attribute("title", re.compile("^1 [NCWB][a-z]+"))
 
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("() => document.querySelector('.bar').scrollWidth <= 390")

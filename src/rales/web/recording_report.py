@@ -1,9 +1,11 @@
 """The report of a recording as one HTML page to print: facts, picture, and cycles as people and the model call them."""
 
+import itertools
 import math
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from rales import __version__
@@ -25,7 +27,7 @@ from rales.web.store import Who
 if TYPE_CHECKING:
     from rales.web.service import Service
 
-STRIP_S = 20.0  # of one picture: its words can be read on a sheet of paper
+STRIP_S = 20.0  # of one picture at most: its words can be read on a sheet of paper
 SITES = {
     "Tc": "trachea",
     "Al": "left anterior",
@@ -145,7 +147,7 @@ def tabulate_events(events: list[Row]) -> Table:
 
 
 def draw_strips(service: "Service", row: Row, lines: list[Row]) -> list[Block]:
-    """Rows of `Service.lines` -> pictures of 20 s each."""
+    """Rows of `Service.lines` -> pictures of equal lengths, up to 20 s."""
     service.ensure_sound(row["id"])
     sound = service.store.place(row["id"]) / "audio.wav"
     columns = ["start_s", "end_s", "label", *service.label_set.columns]
@@ -154,12 +156,12 @@ def draw_strips(service: "Service", row: Row, lines: list[Row]) -> list[Block]:
     )
     events = [Event(**event) for event in row["events"]]
     strips: list[Block] = []
-    for number in range(math.ceil(min(row["duration_s"], MOST_S) / STRIP_S)):
-        start_s = STRIP_S * number
-        end_s = min(start_s + STRIP_S, row["duration_s"])
+    seconds = min(row["duration_s"], MOST_S)
+    ends_s = np.linspace(0, seconds, math.ceil(seconds / STRIP_S) + 1).tolist()
+    for number, (start_s, end_s) in enumerate(itertools.pairwise(ends_s)):
         with drawing:
             figure = plot_recording(sound, table, row["name"], events=events, start_s=start_s, end_s=end_s)
             png = render_png(figure)
-        about = f"{start_s:.0f} to {end_s:.1f} s: cycles with their labels, and what probability the model gives these"
+        about = f"{start_s:.1f} to {end_s:.1f} s: cycles with their labels, and what probability the model gives these"
         strips.append(Picture(f"strip-{number}.png", f"Spectrogram, {about}", about, png))
     return strips

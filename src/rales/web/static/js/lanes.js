@@ -10,8 +10,9 @@ import { xOf } from "./geometry.js";
 import { state, when } from "./state.js";
 
 const PADDING_PX = 6; // at each side of a block
-const FRAME_PX = 14; // paddings and borders of a block together
-const LETTER_PX = 8.7; // on average, in bold
+const FRAME_PX = 15; // paddings and borders of a block together, and the gap to the next one
+const pen = /** @type {CanvasRenderingContext2D} */ (document.createElement("canvas").getContext("2d"));
+const widths = /** @type {Map<string, number>} */ (new Map()); // of words, in pixels
 /**
  * A cycle of somebody in sight, in pixels.
  * @template {Service.MarkedCycle | Cycle} [Part=Service.MarkedCycle | Cycle]
@@ -52,7 +53,7 @@ function show() {
 function block({ cycle, left, right }, label, className, ...texts) {
   const [before, after] = [Math.max(0, -left), Math.max(0, right - byId("picture").clientWidth)]; // out of sight
   const room = right - left - before - after - FRAME_PX;
-  const text = texts.find((words) => room > LETTER_PX * words.length) ?? "";
+  const text = texts.find((words) => room >= widthOf(words)) ?? "";
   const element = h("i", { className: `block ${className}`, title: texts[0] }, text);
   if (label) colour(element, label);
   Object.assign(element.style, { left: `${left}px`, width: `${Math.max(1, right - left - 1)}px` });
@@ -61,6 +62,18 @@ function block({ cycle, left, right }, label, className, ...texts) {
   if (text && after) element.style.paddingRight = `${after + PADDING_PX}px`;
   element.dataset.cycle = "id" in cycle ? cycle.id : "";
   return element;
+}
+
+/** @type {(words: string) => number} */
+function widthOf(words) {
+  let width = widths.get(words);
+  if (width === undefined) {
+    const { fontSize, fontFamily } = getComputedStyle(byId("you"));
+    pen.font = `600 ${fontSize} ${fontFamily}`; // the heaviest of the lanes
+    width = pen.measureText(words).width;
+    widths.set(words, width);
+  }
+  return width;
 }
 
 /** @type {(place: Seen<Cycle>) => HTMLElement} */
