@@ -16,10 +16,19 @@ SPAN = {
 }
 SPANS = {"type": "array", "items": {"$ref": "#/components/schemas/Span"}}
 SPAN_ANSWER = {"content": {"application/json": {"schema": SPANS}}}
+NAMED = {"properties": {"name": {"type": "string"}, "base": {"type": "integer"}}, "required": ["name"]}
+NAMES = {"requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Name"}}}}}
+SOUND = {"requestBody": {"content": {"application/octet-stream": {}}}}
+FILES = {"requestBody": {"content": {"multipart/form-data": {}}}}
 SERVICE = {
-    "components": {"schemas": {"Span": SPAN}},
+    "components": {"schemas": {"Span": SPAN, "Name": NAMED}},
     "paths": {
-        "/sessions/{session}": {"delete": {"responses": {"204": {}, "404": SPAN_ANSWER}}},
+        "/live/{live}": {"post": {"responses": {"201": {}}, **SOUND}},
+        "/live/sound": {"post": {"responses": {"201": {}}, **FILES}},
+        "/sessions/{session}": {
+            "delete": {"responses": {"204": {}, "404": SPAN_ANSWER}},
+            "patch": {"responses": {"204": {}}, **NAMES},
+        },
         "/sessions/{session}/spans": {"get": {"responses": {"200": SPAN_ANSWER}}},
     },
 }
@@ -36,10 +45,31 @@ interface Span {
   findings: Record<string, number>;
   [share: `p_${string}`]: number | null;
 }
-type Answer<R extends string> =
-  R extends `GET /sessions/${string}/spans` | `GET /sessions/${string}/spans?${string}` ? (Span)[] :
-  R extends `DELETE /sessions/${string}` | `DELETE /sessions/${string}?${string}` ? null :
+interface Name {
+  name: string;
+  base: number;
+}
+type Route<Request> =
+  Request extends ["POST", "live", "sound"] ? { sends: [body: FormData]; answer: null } :
+  Request extends ["POST", "live", string] ? { sends: [body: ArrayBufferView<ArrayBuffer>]; answer: null } :
+  Request extends ["DELETE", "sessions", string] ? { sends: []; answer: null } :
+  Request extends ["PATCH", "sessions", string] ? { sends: [body: Sent.Name]; answer: null } :
+  Request extends ["GET", "sessions", string, "spans"] ? { sends: []; answer: (Span)[] } :
   never;
+}
+declare namespace Sent {
+interface Span {
+  start_s?: number;
+  label?: string | null;
+  status?: "waiting" | "ready";
+  taken?: [number, number];
+  findings?: Record<string, number>;
+  [share: `p_${string}`]: number | null;
+}
+interface Name {
+  name: string;
+  base?: number;
+}
 }
 """
 
