@@ -1,5 +1,13 @@
 """What the page's scripts are held against says what the service and index.html have."""
 
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
 from write_page_types import write_page_types
 
 PAGE = '<main id="main"><input id="name"><p>no id</p></main>'
@@ -76,3 +84,19 @@ interface Name {
 
 def test_ids_records_and_routes_become_types() -> None:
     assert write_page_types(PAGE, SERVICE) == TYPES
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("goal", ["page-tools", "lint-page"])
+def test_tools_of_an_older_lock_are_renewed(goal: str, tmp_path: Path) -> None:
+    shutil.copy(REPOSITORY / "Makefile", tmp_path)
+    for age_s, name in enumerate(
+        ("node_modules/.package-lock.json", "package-lock.json", ".venv/installed", "pyproject.toml")
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (1e9 - age_s, 1e9 - age_s))
+    command = ["make", "-n", "-o", "build/page.d.ts", goal]
+    assert "ci --ignore-scripts" not in subprocess.check_output(command, cwd=tmp_path, text=True)
+    (tmp_path / "package-lock.json").touch()
+    assert "ci --ignore-scripts" in subprocess.check_output(command, cwd=tmp_path, text=True)
