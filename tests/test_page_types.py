@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,8 +27,8 @@ SPANS = {"type": "array", "items": {"$ref": "#/components/schemas/Span"}}
 SPAN_ANSWER = {"content": {"application/json": {"schema": SPANS}}}
 NAMED = {"properties": {"name": {"type": "string"}, "base": {"type": "integer"}}, "required": ["name"]}
 NAMES = {"requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Name"}}}}}
-SOUND = {"requestBody": {"content": {"application/octet-stream": {}}}}
-FILES = {"requestBody": {"content": {"multipart/form-data": {}}}}
+SOUND: dict[str, Any] = {"requestBody": {"content": {"application/octet-stream": {}}}}
+FILES: dict[str, Any] = {"requestBody": {"content": {"multipart/form-data": {}}}}
 SERVICE = {
     "components": {"schemas": {"Span": SPAN, "Name": NAMED}},
     "paths": {
