@@ -35,6 +35,7 @@ from rales.web.store import Store
 TICKS = os.sysconf("SC_CLK_TCK")
 IDLE_S = 20.0
 SCROLLED_S = 5.0
+WAIT_S = 300.0  # for what a busy machine takes longest to show
 WATCHED_S = 60.0  # of a folder that is opened
 FIRST_ROWS = "() => document.querySelectorAll('#list .entry').length > 0"
 # Whether the picture holds more than one colour
@@ -261,10 +262,16 @@ def measure_recording(door: str, sound: Path, store: Path, page: Page) -> None:
 
 
 def wait_until(page: Page, holds: str) -> None:
-    """Wait until something holds of the page's `state`; `wait_for_function` would not wait for an import."""
+    """Wait until something holds of the page's `state`; `wait_for_function` would not wait for an import.
+
+    Errors: it does not within WAIT_S (TimeoutError).
+    """
+    deadline = time.monotonic() + WAIT_S
     while not page.evaluate(
         f"async () => {{ const {{ state }} = await import('/static/js/state.js'); return {holds}; }}"
     ):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{holds} did not come to hold of the page within {WAIT_S:g} s")
         page.wait_for_timeout(20)
 
 

@@ -181,8 +181,8 @@ def describe_machine() -> None:
     units = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in processor.get("flags", "").split()]
     name, threads = processor.get("model name", "unknown processor"), torch.get_num_threads()
     print(f"{name}, {threads} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f} at the start")
-    verdict = "pays" if bf16_is_faster() else "does not pay"
-    print(f"bfloat16 units: {', '.join(units) or 'none'}; the probe says that bfloat16 {verdict}")
+    verdict = "bfloat16" if bf16_is_faster() else "float32"
+    print(f"bfloat16 units: {', '.join(units) or 'none'}; train.precision=auto takes {verdict}")
     gflop = (12 * 24 * 257 * 768**2 + 12 * 4 * (191**2 + 66**2) * 768) / 1e9  # linear layers + attention of one clip
     for dtype in (torch.float32, torch.bfloat16):
         peak = matmul_gflops(dtype)

@@ -61,6 +61,20 @@ def test_every_format_and_precision_is_a_path() -> None:
     assert {"onnx float32", "onnx int8", "openvino float32", "openvino bf16", "openvino int8"} <= set(names)
 
 
+def test_bfloat16_takes_part_by_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever `train.precision=auto` takes; emulated products, or none, leave it out in a sentence."""
+    make = dict(benchmark.engine_paths(tiny.model()))["torch bf16, packed"]
+    for bf16, taken, pays in ((400.0, True, True), (150.0, True, False), (20.0, False, False), (None, False, False)):
+        peaks = {"float32": 200.0, "bf16": bf16}
+        monkeypatch.setattr(benchmark, "measure_peak_gflops", peaks.get)
+        assert benchmark.describe_machine(peaks)["bf16_pays"] is pays
+        if taken:
+            make()
+        else:
+            with pytest.raises(UsageError, match="200 in float32"):
+                make()
+
+
 def test_operations_of_a_clip() -> None:
     """By hand: two blocks of width 24 on 192 + 8 frames, patches of 16 x 16, one unit of 201 frames in 13 columns."""
     model = tiny.model()

@@ -32,6 +32,14 @@ def test_the_same_pictures(frontend: nn.Module) -> None:
     assert torch.equal(found[5], expected[5])  # silence
 
 
+@pytest.mark.parametrize("frontend", FRONTENDS.values(), ids=FRONTENDS)
+def test_the_same_pictures_beside_an_offset(frontend: nn.Module) -> None:
+    noise = torch.randn(8, 16000, generator=torch.Generator().manual_seed(0))
+    wave = torch.tensor([1e-4, 0.05]).repeat(4)[:, None] * noise
+    wave += torch.tensor([0.1, 0.3, -0.5, 0.9]).repeat_interleave(2)[:, None]
+    assert (replace_fft(frontend)(wave) - frontend(wave)).abs().max() < 5e-5
+
+
 def test_a_loud_tone_does_not_fill_empty_bands() -> None:
     """Against float64 from start to end, where a tone of 200 Hz leaves next to nothing above 4 kHz."""
     wave = (

@@ -1,6 +1,7 @@
 """The packed copy computes what the model does; the choice of precision keeps its rules."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -128,12 +129,26 @@ def test_autocast_dtype_rules(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("unit", "faster"),
-    [("_is_avx512_bf16_supported", True), ("_is_amx_tile_supported", True), ("_is_avx2_supported", False)],
+    ("unit", "told", "faster"),
+    [
+        ("_is_avx512_bf16_supported", "vendor_id\t: AuthenticAMD\n", True),
+        ("_is_avx512_bf16_supported", "vendor_id\t: GenuineIntel\n", False),
+        ("_is_avx512_bf16_supported", None, False),
+        ("_is_amx_tile_supported", "vendor_id\t: GenuineIntel\n", True),
+        ("_is_avx2_supported", "vendor_id\t: AuthenticAMD\n", False),
+    ],
 )
 def test_the_units_of_the_processor_decide_and_no_clock(
-    monkeypatch: pytest.MonkeyPatch, unit: str, faster: bool
+    monkeypatch: pytest.MonkeyPatch, unit: str, told: str | None, faster: bool
 ) -> None:
+    def read(path: Path) -> str:
+        assert path == Path("/proc/cpuinfo")
+        if told is None:
+            raise FileNotFoundError
+        return told
+
+    monkeypatch.setattr(Path, "read_text", read)
+    monkeypatch.setattr("platform.processor", lambda: "")
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: False)
     monkeypatch.setattr(torch.cpu, unit, lambda: True)

@@ -165,6 +165,13 @@ def test_a_clip_has_the_same_answer_in_every_company() -> None:
     assert np.array_equal(model.engine(clips), alone)
 
 
+def test_an_offset_does_not_part_graph_and_network() -> None:
+    noise = np.random.default_rng(0).standard_normal((2, 32000)) * [[1e-4], [0.05]]
+    clips = np.concatenate([noise + offset for offset in (0, 0.1, 0.3, 0.5)]).astype(np.float32)
+    expected = np.asarray(load_model("rales", "cpu").engine(clips))
+    np.testing.assert_allclose(rales.load().engine(clips), expected, atol=TOLERANCE / 2)
+
+
 def test_a_damaged_graph_is_told_and_torch_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = bytearray(hub.GRAPHS["rales"].read_bytes())
     content[len(content) // 2] ^= 1

@@ -132,11 +132,26 @@ def test_a_channel_that_is_mixed_is_not_called_dead(tmp_path: Path) -> None:
         assert {part.verdict.reason for part in parts} == {"" if live is None else "no sound in channel 2"}
 
 
-@pytest.mark.parametrize("samples", [1, 4095, 4096, 10_001])
-def test_variances_are_those_of_each_channel(samples: int) -> None:
-    sound = (0.1 * np.random.default_rng(0).standard_normal((samples, 2)) + (0.0, 0.02)).astype(np.float32)
+@pytest.mark.parametrize("samples", [1, quality.CHUNK - 1, quality.CHUNK, 100_001])
+@pytest.mark.parametrize("offset", [0.0, 0.3, 0.9])
+def test_variances_are_those_of_each_channel(samples: int, offset: float) -> None:
+    """Beside an offset too, of a channel alone and of one of several, whose samples do not lie side by side."""
+    sound = (np.random.default_rng(0).standard_normal((samples, 2)) * (0.1, 1e-4) + offset).astype(np.float32)
     expected = sound.astype(np.float64).var(axis=0)
-    assert np.allclose(quality.channel_variances(sound), expected, rtol=1e-5, atol=1e-9)
+    assert quality.channel_variances(sound) == pytest.approx(expected, rel=1e-6, abs=1e-14)
+    assert quality.channel_variances(sound[:, 1:].copy()) == pytest.approx(expected[1:], rel=1e-6, abs=1e-14)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_an_offset_does_not_hide_a_quiet_sound(channels: int) -> None:
+    quiet, white = breathing() * np.float32(5e-3), noise(12) * np.float32(5e-3)
+    for offset in np.array([0.2, 0.3, 0.9], np.float32):
+        for sound, expected in ((quiet, "dc_offset"), (white, "no_breathing")):
+            stereo = np.stack([sound + offset] * channels, axis=1)
+            assert quality.judge_quality(stereo, 8000).quality == expected
+        found = quality.measure_quality(np.full((80_000, channels), offset, np.float32), 8000)
+        assert (found.offset, found.cancelled) == (0, 1)
+        assert found.silent.all()
 
 
 def test_two_unlike_channels_are_no_antiphase() -> None:

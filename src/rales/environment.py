@@ -15,6 +15,15 @@ def count_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def is_made_by_amd() -> bool:
+    """-> whether the processor is AMD's, False where the system does not say whose it is."""
+    try:
+        told = Path("/proc/cpuinfo").read_text()
+    except OSError:  # not Linux
+        told = platform.processor()  # of Windows: "AMD64 Family 25 Model 97 Stepping 2, AuthenticAMD"
+    return "AuthenticAMD" in told
+
+
 def count_threads() -> int:
     """-> how many threads one engine takes: as many as torch, where that is in use, else as OMP_NUM_THREADS says, which
     torch goes by too, else one a processor."""

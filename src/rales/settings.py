@@ -224,8 +224,8 @@ class Training:
     """Own metrics to record beside ours: names, or FILE.py:NAME of functions (class numbers (n,), of independent
     classes (n, classes) of 0 and 1, probabilities (n, classes)) -> figure, or figures by name."""
     precision: Literal["auto", "bf16", "float32"] = "auto"
-    """Of the training alone, scores are always of float32. auto: bfloat16 on a processor or GPU that has units for
-    it; published code trains in float32 (AST: half precision)."""
+    """Of the training alone, scores are always of float32. auto: bfloat16 on an x86 processor with AMX, an AMD one with
+    avx512_bf16, or an NVIDIA GPU that has units for it; published code trains in float32 (AST: half precision)."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps …"""
 

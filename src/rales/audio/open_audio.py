@@ -47,7 +47,6 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 BLOCK = 1 << 20  # samples in memory together
 RATES_HZ = range(500, 1_000_001)  # no stethoscope has another; a damaged header that has makes hours of a second
 MOST_IN_MEMORY = 1 << 31  # bytes of an MP3 or Ogg file, a day of sound and more
-WHOLE_NUMBER_BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4}  # of a sample that `read_whole_numbers` takes
 SAMPLE_BYTES = {  # of one channel
     "PCM_S8": 1,
     "PCM_U8": 1,
@@ -59,6 +58,7 @@ SAMPLE_BYTES = {  # of one channel
     "FLOAT": 4,
     "DOUBLE": 8,
 }
+WHOLE_NUMBERS = ("PCM_16", "PCM_24", "PCM_32")  # that `read_whole_numbers` takes
 
 
 class ChannelMix(NamedTuple):
@@ -107,7 +107,7 @@ class OpenRecording:
         In MP3 there is no jump: all that comes before is decoded, so that a stretch is what it is in the whole.
         """
         if self.samples_at is not None:
-            width, channels = WHOLE_NUMBER_BYTES[self.file.subtype], self.file.channels
+            width, channels = SAMPLE_BYTES[self.file.subtype], self.file.channels
             with self.path.open("rb") as file:
                 wave = read_whole_numbers(
                     file, self.samples_at + begin * width * channels, (end - begin) * channels, width
@@ -128,14 +128,14 @@ class OpenRecording:
     @cached_property
     def samples_at(self) -> int | None:
         """Byte of the file at which its samples begin, if they are whole numbers that need no decoder."""
-        width = WHOLE_NUMBER_BYTES.get(self.file.subtype)
-        if width is None or not isinstance(self.source, str) or self.file.format not in ("WAV", "WAVEX"):
+        plain = self.file.format in ("WAV", "WAVEX") and self.file.subtype in WHOLE_NUMBERS
+        if not plain or not isinstance(self.source, str):
             return None
         with self.path.open("rb") as file:
             chunk = containers.sound_chunk(file)
         if chunk is None or chunk.byteorder != "little":
             return None
-        frames = min(chunk.promised, chunk.held) // (width * self.file.channels)
+        frames = min(chunk.promised, chunk.held) // (SAMPLE_BYTES[self.file.subtype] * self.file.channels)
         return chunk.begin if frames == self.file.frames else None  # else libsndfile takes the samples for others
 
 

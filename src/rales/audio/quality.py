@@ -19,6 +19,7 @@ from rales.typing import Float32Array
 SEGMENT_S = 30.0  # of a recording that is judged by itself, so that talk for a minute does not cost the whole night
 FRAME_S = 0.064
 SHORTEST_S = 0.2  # the shortest annotated cycle of ICBHI 2017
+CHUNK = 1 << 15  # samples that are in float64 together
 FEWEST_LOUD = 5  # frames in which a voice is looked for
 SHORTEST_RHYTHM_S = 2.0  # a breath lasts 2.7 s on average; in less than this, no rhythm can be missed
 SILENCE = 1e-10  # variance of a frame, 100 dB below full scale: not one step of a 16-bit converter
@@ -206,7 +207,7 @@ def measure_quality(
     if power.any():
         mix = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
     frames = split_into_frames(mix, rate_hz)
-    power_of_frames = np.einsum("ij,ij->i", frames, frames) / frames.shape[1] - frames.mean(axis=1) ** 2
+    power_of_frames = frames.var(axis=1)
     silent = power_of_frames < SILENCE
     spread = float(power[0]) if len(power) == 1 else chunked_variance(mix)
     known = dict.fromkeys(("level_db", "hum", "steady_db", "high", "fall_db", "voiced"), np.nan)
@@ -232,14 +233,17 @@ def channel_variances(channels: Float32Array) -> NDArray[np.float64]:
 
 
 def chunked_variance(wave: Float32Array) -> float:
-    """(N,) -> its variance, in pieces so that nothing as long as the wave is made."""
-    if not len(wave):
-        return 0.0
-    even = len(wave) // 4096 * 4096
-    parts = [wave[:even].reshape(-1, 4096), wave[even:].reshape(1, -1)]
-    mean = sum(float(part.sum(axis=1).sum(dtype=np.float64)) for part in parts) / len(wave)
-    power = sum(float(np.einsum("ij,ij->i", part, part).sum(dtype=np.float64)) for part in parts) / len(wave)
-    return max(0.0, power - mean**2)
+    """(N,) -> its variance, in pieces so that nothing as long as the wave is made.
+
+    The sums are of float64, those of float32 lose a quiet sound beside an offset, and of what differs from the first
+    sample, so that a constant has exactly none.
+    """
+    total = power = 0.0
+    for start in range(0, len(wave), CHUNK):
+        chunk = np.subtract(wave[start : start + CHUNK], wave[0], dtype=np.float64)
+        total += float(chunk.sum())
+        power += float(chunk @ chunk)
+    return max(0.0, power / len(wave) - (total / len(wave)) ** 2) if len(wave) else 0.0
 
 
 def split_into_frames(wave: Float32Array, rate_hz: int) -> Float32Array:

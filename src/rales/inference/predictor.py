@@ -314,11 +314,15 @@ class Predictor:
         paths: Sequence[str],
         problems: list[str] | None = None,
         decision: Decision | None = None,
-        **how: Any,
+        *,
+        cycles: audio_reader.CycleSource = "auto",
+        quality: bool = True,
+        progress: bool = False,
     ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
         """`answers`, of the same parameters, each as a table with its notice."""
         decision = decision or self.decision()
-        return (make_tables(*columns, decision) for columns in self.answers(paths, problems, decision, **how))
+        found = self.answers(paths, problems, decision, cycles=cycles, quality=quality, progress=progress)
+        return (make_tables(*columns, decision) for columns in found)
 
     def answers(
         self,

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rales.environment import is_made_by_amd
 from rales.models.low_rank import LowRankLinear
 from rales.models.vit import Block, ViT
 
@@ -37,15 +38,17 @@ def bf16_is_faster(device: str = "cpu") -> bool:
     """Device type -> whether bfloat16 computes faster there than float32; asked once a process.
 
     Nothing is timed, so that two runs on one machine, busy or not, compute alike. A CUDA device is asked for its
-    ability. A processor without bf16 units multiplies bfloat16 several times slower than float32, one with them 2 to
-    6 times faster. Other devices stay in float32.
+    ability. A processor pays with matrix units (AMX), or with avx512_bf16 if it is AMD's: on Intel's without AMX that
+    took longer than float32 (docs/results.md, Engines). Other devices and processors, ARM's too, stay in float32.
     """
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device != "cpu":
         return False
-    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # which a torch may have lost or not have yet
-    return any(getattr(torch.cpu, name, bool)() for name in asked)
+    avx512_bf16, amx = (  # which a torch may have lost or not have yet
+        getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
+    return bool(amx or (avx512_bf16 and is_made_by_amd()))
 
 
 def prepack_for_cpu(network: Network, precision: str = "auto") -> Network:

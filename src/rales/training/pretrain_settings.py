@@ -109,7 +109,8 @@ class Pretraining:
     reference_file: bool = False
     """Leave a checkpoint-N.pth in the layout of nttcslab/m2d behind, too."""
     precision: Literal["auto", "bf16", "float32"] = "auto"
-    """auto: bfloat16 on a processor or GPU that has units for it."""
+    """auto: bfloat16 on an x86 processor with AMX, an AMD one with avx512_bf16, or an NVIDIA GPU that has units for
+    it."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps …"""
 
