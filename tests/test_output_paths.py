@@ -8,6 +8,7 @@ import pytest
 
 from rales.errors import UsageError
 from rales.inference.output_paths import RECORDING, check_outputs, describe_handmade_file
+from rales.synthesis.database import write_folder
 from rales.training.run_folder import begin_run
 from tests import tiny
 from tests.command import command
@@ -98,6 +99,8 @@ def test_a_url_is_no_folder_of_this_machine(capsys: Capture, place: Path, words:
     assert f"{str(Path(url)) if '--status' in words else url}: a URL; give a place on this machine" in err
     with pytest.raises(UsageError, match="s3:/bucket/run: a URL"):
         begin_run(Path("s3://bucket/run"), {})
+    with pytest.raises(UsageError, match="s3://bucket/x: a URL"):
+        write_folder("s3://bucket/x", 1, 0)
     assert not list((place / "s3:").iterdir())
 
 

@@ -73,7 +73,7 @@ def ask_only(places: Sequence[str]) -> Iterator[Session]:
 
 
 async def _open_client(**options: Any) -> Any:
-    """One function for all shards: for each that fsspec is given, it keeps a file system with connections of its own."""
+    """One function for all shards, since fsspec keeps a file system with its connections for each that it is given."""
     import aiohttp
 
     trace = aiohttp.TraceConfig()
