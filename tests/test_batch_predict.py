@@ -17,6 +17,7 @@ import soundfile
 from rales.data.corpus import read_corpus
 from rales.errors import UsageError
 from rales.export.load import load_with_engine
+from rales.files.stores import StoreError
 from rales.inference import audio_reader
 from rales.inference.load_model import load_model
 from rales.inference.predictor import Predictor
@@ -86,6 +87,20 @@ def test_local_job(place: Path, tmp_path: Path) -> None:
     exactly_once(place, tmp_path / "out", 30, set(BAD))
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet")}
     assert {path.name for path in after if after[path] != before[path]} == {"part-000002.parquet"}
+
+
+def test_a_job_ends_after_three_shards_in_a_row_that_cannot_be_written() -> None:
+    """A disk that is full stays full; a worker that was killed says nothing of the next."""
+
+    def end_with(*errors: Exception | None) -> list[tuple[batch_predict.Shard, Exception | None]]:
+        return [(batch_predict.Shard(number, ("a.wav",), {}), error) for number, error in enumerate(errors)]
+
+    full, killed = OSError("the disk is full"), RuntimeError("killed")
+    told = batch_predict.collect_failures("out", end_with(full, full, None, full, full, killed, full))
+    assert told[0] == "shard 0 (1 recordings from a.wav on): the disk is full"
+    assert len(told) == 6
+    with pytest.raises(StoreError, match=r"^out: 3 shards one after another .* \(shard 3 .*: the disk is full\); what"):
+        batch_predict.collect_failures("out", end_with(None, full, full, full))
 
 
 class Killer(threading.Thread):

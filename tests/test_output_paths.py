@@ -8,6 +8,8 @@ import pytest
 
 from rales.errors import UsageError
 from rales.inference.output_paths import RECORDING, check_outputs, describe_handmade_file
+from rales.synthesis.database import write_folder
+from rales.training.run_folder import begin_run
 from tests import tiny
 from tests.command import command
 
@@ -76,6 +78,30 @@ def test_no_command_writes_over_its_inputs_or_twice(capsys: Capture, place: Path
     assert (code, out) == (2, ""), err
     assert err.startswith("rales: ")
     assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("words", "url"),
+    [
+        ("predict anna.wav --out", "s3://bucket/o.csv"),
+        ("predict anna.wav --status", "s3://bucket/o.csv"),
+        ("synth", "s3://bucket/x"),
+        ("segments anna.wav --out", "gs://bucket/x"),
+        ("train m2d --data . --out", "s3://bucket/run"),
+        ("export model.safetensors --to onnx -o", "az://bucket/x.onnx"),
+    ],
+)
+def test_a_url_is_no_folder_of_this_machine(capsys: Capture, place: Path, words: str, url: str) -> None:
+    """Also where an earlier version has made one."""
+    (place / "s3:").mkdir()
+    code, out, err = command(capsys, *words.split(), url)
+    assert (code, out) == (2, "")
+    assert f"{str(Path(url)) if '--status' in words else url}: a URL; give a place on this machine" in err
+    with pytest.raises(UsageError, match="s3:/bucket/run: a URL"):
+        begin_run(Path("s3://bucket/run"), {})
+    with pytest.raises(UsageError, match="s3://bucket/x: a URL"):
+        write_folder("s3://bucket/x", 1, 0)
+    assert not list((place / "s3:").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -170,5 +196,9 @@ def test_files_that_people_make(place: Path) -> None:
     for name, text in ours.items():
         (place / name).write_text(text)
         assert not describe_handmade_file(place / name)
+    rows = ["50.0\t8000.0\twheeze\t0.1\t0.4\t0.4\t0.1\n", "50.000000\t8000.000000\twheeze\t0.1\t0.4\t0.4\t0.1\n"]
+    for row in rows:  # as written formerly and now; of six digits two may be the largest
+        (place / "x.raven.txt").write_text(f"{RAVEN}1\tSpectrogram 1\t{row}")
+        assert not describe_handmade_file(place / "x.raven.txt")
     (place / "judged.csv").write_text("recording,label,p_normal,path,confirmed\n")  # the page's, with people's labels
     assert describe_handmade_file(place / "judged.csv")

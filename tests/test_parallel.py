@@ -6,10 +6,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from rales import parallel
+from rales.errors import FileError
 from tests.run_folders import environment
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Ctrl-C as POSIX has it")
@@ -134,3 +137,29 @@ def test_a_task_whose_process_dies_takes_no_other_with_it(tmp_path: Path) -> Non
         "[0, 1, 2, 3, 4]]",
         "[4, ['a', 'b']]",
     ], ended.stderr
+
+
+def test_an_error_of_a_ray_worker_is_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own says it as the traceback of the worker; of a worker that is gone there is no other."""
+
+    class RayError(Exception):
+        cause: Exception | None = None
+
+    class Ray:
+        exceptions = SimpleNamespace(RayError=RayError)
+        is_initialized = staticmethod(lambda: True)
+        cluster_resources = staticmethod(lambda: {"CPU": 1})
+        remote = staticmethod(lambda **_: lambda work: SimpleNamespace(remote=lambda task: task))
+        wait = staticmethod(lambda pending, num_returns: (pending[:1], pending[1:]))
+
+        @staticmethod
+        def get(task: int) -> None:
+            error = RayError(f"Traceback (most recent call last): {task}")
+            error.cause = [FileError("a.wav", "cut off"), None][task]
+            raise error
+
+    monkeypatch.setitem(sys.modules, "ray", Ray)
+    monkeypatch.setattr(parallel, "require_packages", lambda *_: None)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    found = [str(error) for _, error in parallel.run_on_ray(print, range(2), (), processes=1, address="auto")]
+    assert found == ["a.wav: cut off", "Traceback (most recent call last): 1"]

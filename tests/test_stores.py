@@ -16,7 +16,7 @@ from rales.errors import FileError, UsageError
 from rales.files import stores
 from rales.inference import audio_reader
 from rales.jobs import batch_predict
-from rales.jobs.shard_folders import KINDS
+from rales.jobs.shard_folders import KINDS, DiskFolder, StoreFolder, open_shard_folder
 from rales.settings import PaddedWaveform
 from tests import tiny
 from tests.object_store import Store, refuse, serve_store
@@ -204,11 +204,12 @@ def test_no_annotation_is_asked_for_where_cycles_are_known(place: Path, store: S
         assert len([each for each in store.asked if "/chest/in/" in each]) == requests
 
 
-def test_a_web_server_sends_on_only_to_what_is_allowed(place: Path, store: Store) -> None:
+@pytest.mark.parametrize("header", ["Location", "URI"])  # aiohttp follows both
+def test_a_web_server_sends_on_only_to_what_is_allowed(place: Path, store: Store, header: str) -> None:
     """The manifest may be a stranger's, and so may the server."""
     secret = f"{store.url}/chest/in/0.wav"
     store.spoil = lambda request: (
-        ("302 Found", [("Location", secret)], b"") if request["PATH_INFO"].startswith("/away") else None
+        ("302 Found", [(header, secret)], b"") if request["PATH_INFO"].startswith("/away") else None
     )
     away = f"{store.url}/away/0.wav"
     assert fetch(away) == (place / "0.wav").read_bytes()  # who gives the address himself
@@ -218,6 +219,87 @@ def test_a_web_server_sends_on_only_to_what_is_allowed(place: Path, store: Store
         assert session.fault is None
     with stores.ask_only([f"{store.url}/"]):
         assert fetch(away) == (place / "0.wav").read_bytes()
+        store.spoil = lambda request: ("302 Found", [], b"RIFF")
+        with pytest.raises(FileError, match="it sends on and does not say where"):
+            fetch(away)
     store.spoil = lambda request: ("403 Forbidden", [], b"")
     with pytest.raises(FileError, match=r"x.wav: cannot be fetched \(ClientResponseError: 403"):
         fetch(f"{store.url}/away/x.wav")
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "407 Proxy Authentication Required"])
+def test_a_web_server_that_wants_credentials_says_nothing_of_the_file(store: Store, status: str) -> None:
+    store.spoil = lambda request: (status, [], b"")
+    with pytest.raises(stores.StoreError, match=rf"x.wav: the store takes no such credentials .*{status[:3]}.*; renew"):
+        fetch(f"{store.url}/chest/x.wav")
+    assert store.asked == ["GET /chest/x.wav"]  # not again and again
+
+
+def test_shards_share_the_connections_to_a_web_server(store: Store) -> None:
+    found = list[Any]()
+    for place in ("http://one/", "http://two/"):
+        with stores.ask_only([place]):
+            found.append(stores.open_file_system(f"{place}x.wav")[0])
+    assert found[0] is found[1]
+    assert found[0] is not stores.open_file_system("http://one/x.wav")[0]  # which may be sent on anywhere
+
+
+@pytest.mark.usefixtures("jobs_in_this_process")
+def test_a_store_that_takes_no_shards_ends_the_job(
+    place: Path, store: Store, running: tuple[Store, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that does not answer does, and not after all shards were computed in vain."""
+
+    def refuse_shards(request: Any) -> Any:
+        if request["REQUEST_METHOD"] == "PUT" and "/part-" in request["PATH_INFO"]:
+            return refuse("403 Forbidden", "AccessDenied")
+        return None
+
+    store.spoil = refuse_shards
+    monkeypatch.setattr(batch_predict, "GIVE_UP", 2)
+    with pytest.raises(stores.StoreError, match=r"2 shards .* could not be written, .* \(shard 1 .*refuses that"):
+        job(place, "s3://chest/full", cycles="windows")
+    assert not any("/chest/in/6" in request for request in store.asked)  # of the third shard
+
+    for content, sentence in ((b"[]", "job.json: holds a JSON list, expected an object"), (b"{", "not valid JSON")):
+        running[1].pipe_file("chest/full/job.json", content)
+        with pytest.raises(FileError, match=sentence):
+            job(place, "s3://chest/full", cycles="windows")
+
+
+def test_what_passes_is_asked_again_when_shards_are_counted(
+    running: tuple[Store, Any], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure among the answers of a store, which older versions of fsspec give back whatever they are told."""
+    folder = StoreFolder("s3://chest/counted")
+    answers = [[b"one", OSError("cut off")], [b"one", b"two"]]
+    monkeypatch.setattr(folder.files, "cat_ranges", lambda *_, **__: answers.pop(0))
+    assert [file.read() for _, file in folder.read_status({"a", "b"})] == [b"one", b"two"]
+
+
+def test_a_job_that_was_faster_stays(running: tuple[Store, Any], store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look whether a place is anybody's and the claim of it."""
+    folder, read = StoreFolder("s3://chest/raced"), StoreFolder._read_job
+
+    def arrive(folder: StoreFolder) -> dict[str, Any]:
+        monkeypatch.setattr(StoreFolder, "_read_job", read)
+        raise FileNotFoundError
+
+    running[1].pipe_file("chest/raced/job.json", b'{"model": "theirs"}')
+    monkeypatch.setattr(StoreFolder, "_read_job", arrive)
+    monkeypatch.setattr(folder, "_list", lambda place: set())
+    assert folder.claim({"model": "ours"}) == {"model": "theirs"}
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://", "s3:///", "memory://x", "sftp://host/x", "http://host/x", "simplecache::s3://bucket/x", "file://"]
+)
+def test_shards_go_to_folders_and_object_stores_alone(url: str) -> None:
+    with pytest.raises(UsageError, match=rf"--out {url}: expected a folder, or one in a bucket of an object store"):
+        open_shard_folder(url)
+
+
+def test_the_url_of_a_folder_here_is_that_folder(tmp_path: Path) -> None:
+    folder = open_shard_folder(f"file://{tmp_path}/out")
+    assert isinstance(folder, DiskFolder)
+    assert folder.place == tmp_path / "out"

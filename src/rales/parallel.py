@@ -253,7 +253,7 @@ def run_on_ray(
             try:
                 yield task, ray.get(ready)
             except ray.exceptions.RayError as error:  # the worker or its machine is gone, or the work raised
-                yield task, error
+                yield task, getattr(error, "cause", None) or error  # the text of Ray's own is the worker's traceback
     finally:
         for reference in pending:
             ray.cancel(reference, force=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rales.cli import result_lines
 from rales.cli.console import print_message, print_result
-from rales.cli.options import Classes, Device, Independent, JsonFlag, Processes, read_label_set
+from rales.cli.options import Classes, Device, Independent, JsonFlag, NewFolder, Processes, read_label_set
 
 
 def check(data: Path, /, *, classes: Classes = None, independent: Independent = False, json: JsonFlag = False) -> int:
@@ -23,7 +23,7 @@ def check(data: Path, /, *, classes: Classes = None, independent: Independent = 
 
 
 def synth(
-    folder: Path,
+    folder: NewFolder,
     /,
     *,
     recordings: int = 12,

@@ -8,16 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from rales.cli.console import print_messages_once
 from rales.files.csv_cells import make_encodable
+from rales.files.stores import refuse_url
 
 if TYPE_CHECKING:
     from rales.labels import LabelSet
 
-Out = Annotated[Path, Parameter(alias="-o")]
-OutOrNone = Annotated[Path | None, Parameter(alias="-o")]
+
+def read_local_path(_kind: object, tokens: Sequence[Token]) -> Path:
+    """Word for a file or folder to write -> its path. Errors: a URL, which as a path would be a folder `s3:` here."""
+    refuse_url(tokens[0].value)
+    return Path(tokens[0].value)
+
+
+NewFolder = Annotated[Path, Parameter(converter=read_local_path)]
+Out = Annotated[Path, Parameter(alias="-o", converter=read_local_path)]
+OutOrNone = Annotated[Path | None, Parameter(alias="-o", converter=read_local_path)]
 PlaceOrNone = Annotated[str | None, Parameter(alias="-o")]
 """A path, or an address in an object store."""
 JsonFlag = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON document on stdout.")]

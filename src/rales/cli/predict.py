@@ -31,7 +31,7 @@ from rales.cli.options import (
 from rales.environment import limit_threads
 from rales.errors import UsageError
 from rales.files.csv_cells import one_line
-from rales.files.stores import is_url
+from rales.files.stores import is_url, refuse_url
 from rales.labels import LabelSet
 from rales.optional_packages import require_packages
 
@@ -126,6 +126,7 @@ def predict(
         return predict_manifest(
             manifest, out, format, [status, summary], json, model=model, urls=urls, **words, **decided
         )
+    refuse_url(out or "", "--out")
     file = None if out is None else Path(out)
     if watch:
         refused = {"--format": format not in (None, "csv"), "--status": status, "--summary": summary, "--urls": urls}

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from rales.errors import DiskFullError, FileError, FileProblem, FileSystemError
 from rales.files.csv_cells import make_encodable
+from rales.files.stores import refuse_url
 
 LOCK = ".lock"
 TEMPORARY = "rales."  # how the names of our folders in TMPDIR begin
@@ -165,7 +166,8 @@ def make_folder(folder: Path) -> None:
 
 
 def make_durable_folder(folder: Path) -> None:
-    """Make a folder, and those above it, that outlast a power cut."""
+    """Make a folder, and those above it, that outlast a power cut. Errors: UsageError, a URL."""
+    refuse_url(folder)
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for each in missing:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -59,24 +60,10 @@ def ask_only(places: Sequence[str]) -> Iterator[Session]:
     StoreError, which is then `session.fault`, every further request fails with it at once."""
     import fsspec.config
 
-    async def get_client(**options: Any) -> Any:
-        import aiohttp
-
-        trace = aiohttp.TraceConfig()
-        trace.on_request_redirect.append(refuse_redirect)
-        return aiohttp.ClientSession(trace_configs=[trace], **options)
-
-    async def refuse_redirect(_client: Any, _context: Any, asked: Any) -> None:
-        import yarl
-
-        target = str(asked.url.join(yarl.URL(asked.response.headers.get("Location", ""))))
-        if not any(is_inside(target, place) for place in places):
-            raise RedirectError(f"it sends on to {target}, which no --urls allows")
-
     global _session
     before, settings = _session, dict(fsspec.config.conf)
     _session = Session(places)
-    fsspec.config.conf |= {protocol: {"get_client": get_client} for protocol in ("http", "https")}
+    fsspec.config.conf |= {protocol: {"get_client": _open_client} for protocol in ("http", "https")}
     try:
         yield _session
     finally:
@@ -85,8 +72,37 @@ def ask_only(places: Sequence[str]) -> Iterator[Session]:
         fsspec.config.conf |= settings
 
 
+async def _open_client(**options: Any) -> Any:
+    """One function for all shards, since fsspec keeps a file system with its connections for each that it is given."""
+    import aiohttp
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(_refuse_redirect)
+    return aiohttp.ClientSession(trace_configs=[trace], **options)
+
+
+async def _refuse_redirect(_client: Any, _context: Any, asked: Any) -> None:
+    import yarl
+
+    headers = asked.response.headers
+    target = headers.get("Location") or headers.get("URI")  # as aiohttp looks for it
+    if not target:
+        raise RedirectError("it sends on and does not say where")
+    target = str(asked.url.join(yarl.URL(target)))
+    if not any(is_inside(target, place) for place in (_session.places if _session else ())):
+        raise RedirectError(f"it sends on to {target}, which no --urls allows")
+
+
 def is_url(path: str) -> bool:
     return "://" in path
+
+
+def refuse_url(path: str | Path, option: str = "") -> None:
+    """Path that is to be written, and the option that gives it -> a UsageError if it is a URL, or what a path makes of
+    one (s3:/bucket/x), which would be a folder called `s3:`; on Windows C:/ is none."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:(/|\\|$)", str(path)):
+        what = "a URL; give a place on this machine, only the shards of predict --manifest go to a store"
+        raise UsageError(f"{option} {path}: {what}".lstrip())
 
 
 def is_inside(url: str, place: str) -> bool:
@@ -147,10 +163,11 @@ def is_lasting(url: str, error: Exception) -> bool:
     name = code or type(error).__name__
     if code == "NoSuchBucket":
         raise StoreError(url, "there is no such bucket; correct the address, or AWS_ENDPOINT_URL") from error
-    if code in CREDENTIALS or (type(error).__module__.startswith("botocore") and NO_CREDENTIALS.match(name)):
+    status = getattr(error, "status", 0)  # of web servers
+    of_botocore = type(error).__module__.startswith("botocore") and NO_CREDENTIALS.match(name)
+    if code in CREDENTIALS or status in (401, 407) or of_botocore:  # 407: a proxy's
         reason = f"the store takes no such credentials ({name}: {error}); renew them"
         raise StoreError(url, reason) from error
-    status = getattr(error, "status", 0)  # of web servers
     return (
         isinstance(error, FileNotFoundError | FileExistsError | PermissionError | ValueError | NotImplementedError)
         or getattr(error, "errno", None) in FOR_GOOD

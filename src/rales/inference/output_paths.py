@@ -13,15 +13,16 @@ from rales.data import sprsound
 from rales.data.annotation_dialects import SUFFIXES, file_identity, read_table
 from rales.data.reader import parse_number, read_text
 from rales.errors import UsageError
+from rales.files.stores import refuse_url
 from rales.labels import JOINED, NOTHING
 from rales.models.hub import SHIPPED
 
 RECORDING = "a recording"
 
-_URL = re.compile(r"[a-z][a-z0-9+.-]+:/")  # s3:/bucket/x, what a path makes of s3://bucket/x; on Windows not C:/
 _ANNOTATIONS = (".raven.txt", ".audacity.txt", ".txt", ".json")  # the longest first
 _OURS_IF = {"p_normal", "quality_reason", "vector"}  # columns of the cycles and of the vectors that Rales writes
 _OUR_OTHERS = ({"status", "sentence"}, {"not_judged", "abnormal"})  # of its tables of recordings
+_OUR_BANDS = (("50.000000", "8000.000000"), ("50.0", "8000.0"))  # of every selection for Raven: as now, as formerly
 # of whatever classes: a label, and its probability with two digits
 _AUDACITY_LINE = re.compile(r"\d+\.\d{6}\t\d+\.\d{6}\t(not judged: .*|(uncertain: )?[^\t]+ \d\.\d\d)")
 
@@ -30,8 +31,7 @@ def check_outputs(planned: Mapping[str, Iterable[Path]], inputs: Mapping[str, It
     """Options with the files they would write, and what each input is with its files -> nothing, or a UsageError.
 
     No output may be an input, the annotation of a recording (`SOUND`), a table of annotations that somebody made, or
-    another output; through links too, and where only the case of letters tells them apart. Nor may it be a URL, which
-    as a path is a folder called `s3:`.
+    another output; through links too, and where only the case of letters tells them apart. Nor may it be a URL.
     """
     read = {key: what for what, paths in inputs.items() for path in paths for key in file_keys(str(path))}
     beside = {
@@ -42,8 +42,7 @@ def check_outputs(planned: Mapping[str, Iterable[Path]], inputs: Mapping[str, It
     written: dict[str, str] = {}
     for option, paths in planned.items():
         for path in paths:
-            if _URL.match(str(path)) and not Path(path.parts[0]).exists():
-                raise UsageError(f"{option} {path}: a URL; give a file, only the shards of --manifest go to a store")
+            refuse_url(path, option)
             mine = set(file_keys(str(path)))
             for key in mine:
                 if what := read.get(key) or beside.get(key):
@@ -129,11 +128,12 @@ def _is_our_raven(path: Path) -> bool:
     for row in rows:
         p = {column[2:]: parse_number(cell) for column, cell in row.items() if column and column.startswith("p_")}
         known = {name: value for name, value in p.items() if value is not None}
-        labels = {"not judged"} if not p or len(known) < len(p) else {max(known, key=lambda name: known[name])}
+        most = {name for name, value in known.items() if value == max(known.values())}  # of six digits, so two may be
+        labels = {"not judged"} if not p or len(known) < len(p) else most
         if len(known) == len(p) and abs(sum(known.values()) - 1) > 0.01:  # of independent classes
             labels = {JOINED.join(name for name, value in known.items() if value > 0.5) or NOTHING}
         frequencies = (row.get("Low Freq (Hz)"), row.get("High Freq (Hz)"))
-        if row.get("Class") not in labels or frequencies != ("50.0", "8000.0") or "Confirmed" in row:
+        if row.get("Class") not in labels or frequencies not in _OUR_BANDS or "Confirmed" in row:
             return False
     return True
 

@@ -36,7 +36,7 @@ from rales.progress import progress_bar
 
 SHARD_RECORDINGS = 1000  # recordings: some 7,000 cycles, 1 MB; ten million recordings are 10,000 shards
 RETRIES = 3  # of a shard whose worker died
-GIVE_UP = 3  # shards one after another that a store keeps from being computed, then the job ends
+GIVE_UP = 3  # shards one after another that a store or a disk keeps from being computed, then the job ends
 
 
 class Shard(NamedTuple):
@@ -89,6 +89,7 @@ def predict_manifest(
         raise UsageError("--shard and --processes: expected 1 or more")
     if cluster == "slurm" and is_url(str(out)):
         raise UsageError(f"--out {out}: --cluster slurm writes its logs there, too; give a folder that all nodes share")
+    folder = open_shard_folder(out)
     collection = read_corpus([manifest], part="all")
     (source,) = collection.sources
     check_urls(manifest, source, urls)
@@ -103,27 +104,35 @@ def predict_manifest(
     is_path = model and model not in SHIPPED and Path(model).exists()
     file = str(Path(str(model)).resolve()) if is_path else model
     place = str(out) if is_url(str(out)) else str(Path(out).resolve())
-    shared, folder = (place, file, decision, cycles, quality, tuple(urls)), open_shard_folder(out)
+    shared = (place, file, decision, cycles, quality, tuple(urls))
 
     with folder.lock():
         check_same_job(out, folder.claim(job), job)
-        done, failed, unanswered = folder.list_done(), list[str](), 0
+        done = folder.list_done()
         shards = split_into_shards(source, shard, rows)
         waiting = (part for part in shards if shard_file_name(part.number) not in done)
         found = start_shards(waiting, shared, cluster=cluster, processes=processes, address=address, sbatch=sbatch)
         total = -(-len(source.used) // shard) - len(done)
         with closing(found):  # also after Ctrl-C, when it would wait for its workers
-            for part, error in progress_bar(found, shown=progress, total=total, desc="predict", unit="shard"):
-                unanswered = unanswered + 1 if isinstance(error, StoreError) else 0
-                if error is not None:
-                    which = f"{len(part.paths)} recordings from {part.paths[0]} on"
-                    failed.append(f"shard {part.number} ({which}): {error}")
-                if unanswered == GIVE_UP:
-                    break
-    if unanswered == GIVE_UP:
-        what = f"{GIVE_UP} shards one after another had no answer from a store, so the job ended ({failed[-1]})"
-        raise StoreError(out, f"{what}; what is done is kept, and the same command goes on")
+            ended = progress_bar(found, shown=progress, total=total, desc="predict", unit="shard")
+            failed = collect_failures(out, ended)
     return count_outcome(out, len(source.used), failed)
+
+
+def collect_failures(out: str | Path, ended: Iterable[tuple[Shard, Any]]) -> list[str]:
+    """Shards as they end, each with None or its error -> a sentence for each that failed. Errors: StoreError, after
+    GIVE_UP of them in a row that could not be read or written; an OSError is the disk's."""
+    failed, in_row = list[str](), 0
+    for part, error in ended:
+        in_row = in_row + 1 if isinstance(error, OSError) else 0
+        if error is not None:
+            which = f"{len(part.paths)} recordings from {part.paths[0]} on"
+            failed.append(f"shard {part.number} ({which}): {error}")
+        if in_row == GIVE_UP:
+            what = f"{GIVE_UP} shards one after another had no answer from a store or could not be written"
+            hint = "what is done is kept, and the same command goes on"
+            raise StoreError(out, f"{what}, so the job ended ({failed[-1]}); {hint}")
+    return failed
 
 
 def start_shards(

@@ -12,10 +12,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
-from rales.errors import FileError
+from rales.errors import FileError, UsageError
 from rales.files.atomic import lock_folder, make_folder, remove_abandoned, temporary_folder
 from rales.files.json_files import parse_json, to_jsonable
-from rales.files.stores import StoreError, ask_store, is_url, open_file_system
+from rales.files.stores import StoreError, ask_store, open_file_system
 from rales.files.writers import write_json
 from rales.optional_packages import summarise_error
 from rales.training import run_folder
@@ -23,6 +23,8 @@ from rales.training import run_folder
 KINDS = ("cycles", "summary", "status")  # in the order of writing
 JOB = "job.json"
 TOGETHER = 100  # files of a store that are asked for at once
+# whose objects are there whole or not at all
+OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oci", "oss")
 
 
 class ShardFolder(Protocol):
@@ -45,8 +47,15 @@ class ShardFolder(Protocol):
 
 
 def open_shard_folder(out: str | Path) -> ShardFolder:
-    """Path or URL -> the folder."""
-    return StoreFolder(str(out)) if is_url(str(out)) else DiskFolder(Path(out))
+    """Path or URL -> the folder. Errors: UsageError, a URL of what is no object store, or of no bucket."""
+    protocol, mark, place = str(out).partition("://")
+    if not mark:
+        return DiskFolder(Path(out))
+    if protocol == "file" and place:
+        return DiskFolder(Path(open_file_system(str(out))[1]))
+    if protocol not in OBJECT_STORES or not place.strip("/"):
+        raise UsageError(f"--out {out}: expected a folder, or one in a bucket of an object store (s3://bucket/folder)")
+    return StoreFolder(str(out))
 
 
 class DiskFolder:
@@ -107,7 +116,8 @@ class StoreFolder:
                 raise describe_stranger(self.url, found[0]) from None
         place, content = f"{self.place}/{JOB}", json.dumps(to_jsonable(job), indent=2).encode() + b"\n"
         try:
-            self._ask(partial(self.files.pipe_file, place, content, mode="create"))
+            create = partial(self.files.pipe_file, place, content, mode="create")
+            self._ask(create, NotImplementedError, FileExistsError)
         except NotImplementedError:  # a store that can only replace
             self._ask(partial(self.files.pipe_file, place, content))
         except FileExistsError:  # another command was faster, or the answer to a first try was lost
@@ -134,34 +144,45 @@ class StoreFolder:
         for start in range(0, len(every), TOGETHER):
             some = every[start : start + TOGETHER]
             places = [f"{self.place}/status/{name}" for name in some]
-            found = self._ask(partial(self.files.cat_ranges, places, None, None, on_error="raise"))
+            found = self._ask(partial(self._fetch, places))
             for name, content in zip(some, found, strict=True):
                 yield f"{self.url}/status/{name}", BytesIO(content)
 
+    def _fetch(self, places: list[str]) -> list[bytes]:
+        """Paths in the store -> their bytes. Errors: the first that there is."""
+        found = []
+        for content in self.files.cat_ranges(places, None, None):  # at once, where the store can
+            if isinstance(content, Exception):
+                raise content
+            found.append(content)
+        return found
+
     def _read_job(self) -> dict[str, Any]:
         self.files.invalidate_cache()
-        stored = self._ask(partial(self.files.cat_file, f"{self.place}/{JOB}"))
-        job: dict[str, Any] = parse_json(stored, f"{self.url}/{JOB}")
+        stored = self._ask(partial(self.files.cat_file, f"{self.place}/{JOB}"), FileNotFoundError)
+        job = parse_json(stored, f"{self.url}/{JOB}")
+        if not isinstance(job, dict):
+            raise FileError(f"{self.url}/{JOB}", f"holds a JSON {type(job).__name__}, expected an object")
         return job
 
     def _list(self, place: str) -> set[str]:
         """Folder of the store -> names in it; a store has no empty folders, so one that is not there holds nothing."""
         self.files.invalidate_cache()
         try:
-            names = self._ask(partial(self.files.ls, place, detail=False))
+            names = self._ask(partial(self.files.ls, place, detail=False), FileNotFoundError)
         except FileNotFoundError:
             return set()
         inside = {name.rstrip("/").rpartition("/")[2] for name in names if name.rstrip("/") != place}
         return {name for name in inside if not name.startswith(".")}
 
-    def _ask(self, request: Any) -> Any:
-        """Errors: StoreError, FileExistsError, FileNotFoundError, NotImplementedError, and sentences for others."""
+    def _ask(self, request: Any, *expected: type[Exception]) -> Any:
+        """Errors: those that are expected, else a StoreError: no shard of the job will fare better."""
         try:
             return ask_store(self.url, request)
-        except (StoreError, FileExistsError, FileNotFoundError, NotImplementedError):
-            raise
         except Exception as error:
-            raise FileError(
+            if isinstance(error, (StoreError, *expected)):
+                raise
+            raise StoreError(
                 self.url, f"the store refuses that ({summarise_error(error)}); choose another --out"
             ) from error
 

@@ -18,6 +18,7 @@ from rales.files.atomic import (
     sync_tree,
     unfinished_folders,
 )
+from rales.files.stores import refuse_url
 from rales.parallel import run_in_processes
 from rales.synthesis.simulator import CUTOFF_HZ, Chest, simulate_recording
 from rales.typing import FloatArray
@@ -85,6 +86,7 @@ def write_folder(
 
     Raises ValueError for a folder that is not empty and for impossible numbers, OSError if it cannot be written.
     """
+    refuse_url(folder)
     folder = Path(folder).absolute()
     patients = min(recordings, max(8, round(recordings / 7.3))) if patients is None else patients
     _check_request(folder, recordings, seed, patients, duration_s, processes)
