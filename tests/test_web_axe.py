@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
 from tests.browsed import Open, answered, choose, fresh_session, labels
 from tests.served import new_session, recording, upload
@@ -91,9 +91,7 @@ def test_axe_finds_nothing_serious_in_readers_and_runs(
     for reader in ("Anna", "Ben"):
         cycles = [{"start_s": 0, "end_s": 2, "label": "both" if reader == "Ben" else "normal", "confirmed": True}]
         client.post("/annotations", json={"recording": recorded["id"], "cycles": cycles, "reader": reader})
-    page = open_page(
-        color_scheme=scheme, viewport={"width": width, "height": 844}, bypass_csp=True, forgiven=("FAILED",)
-    )
+    page = open_page(color_scheme=scheme, viewport={"width": width, "height": 844}, bypass_csp=True)
     page.locator("#session").select_option(label=f"Readers {width}")
     page.locator("#show-reader").click()
     assert violations(page) == []
@@ -157,20 +155,9 @@ def say_facts_by_keys(page: Page) -> None:
 
 
 def watch_job(page: Page) -> None:
-    """A job that runs is that of its session, whichever is open, also when the page is loaded again; while the service
-    is away, the page goes on asking."""
+    """A job that runs is that of its session, whichever is open, also when the page is loaded again."""
     running = {"status": "running", "kind": "train", "session_name": "Ward", "phase": "prepare"}
-    lost = list[str]()
-    away = False
-
-    def answer(route: Route) -> None:
-        if away and not lost:
-            lost.append(route.request.url)
-            route.abort()
-        else:
-            route.fulfill(json=running)
-
-    page.route(re.compile(r":\d+/learning$"), answer)
+    page.route(re.compile(r":\d+/learning$"), lambda route: route.fulfill(json=running))
     page.locator("#view-learn").click()
     expect(page.locator("#learn-job-title")).to_have_text("The model learns from Ward")
     assert violations(page) == []
@@ -181,8 +168,6 @@ def watch_job(page: Page) -> None:
     expect(page.locator("#learn-job-title")).to_have_text("The model learns from Ward")
     expect(page.locator("#learn-train-why")).to_have_text("A job is at work.")
     page.locator("#session").select_option(label="Readers 1360")
-    with page.expect_response(lambda heard: bool(lost) and heard.url.endswith("/learning")):
-        away = True
 
 
 def leave_model(place: Path) -> None:

@@ -10,14 +10,11 @@ export class Refused extends Error {
 
 /**
  * Method, path and body (an object for JSON, FormData for files, numbers for bytes) -> the answer. Errors: Refused.
- * @template {string} Method
- * @template {string} Path
- * @param {Method} method
- * @param {Path} path
- * @param {FormData | ArrayBufferView<ArrayBuffer> | object} [body]
- * @returns {Promise<Service.Answer<`${Method} ${Path}`>>}
+ * @type {<Method extends string, Path extends string>(method: Method, path: Known<Method, Path>, ...body: RouteOf<Method, Path>["sends"])
+ *   => Promise<RouteOf<Method, Path>["answer"]>}
  */
-export async function call(method, path, body) {
+export async function call(method, path, sent) {
+  const body = /** @type {unknown} */ (sent);
   const [files, numbers] = [body instanceof FormData, ArrayBuffer.isView(body)];
   const options = /** @type {RequestInit} */ ({ method });
   if (body !== undefined) {
@@ -29,7 +26,7 @@ export async function call(method, path, body) {
 }
 
 /** Path -> the answer as bytes, and its headers; `signal` gives up.
- * @type {(path: string, signal?: AbortSignal) => Promise<{ content: Uint8Array<ArrayBuffer>, headers: Headers }>} */
+ * @type {<Path extends string>(path: Known<"GET", Path>, signal?: AbortSignal) => Promise<{ content: Uint8Array<ArrayBuffer>, headers: Headers }>} */
 export async function bytes(path, signal) {
   const answer = await fetched(path, { signal });
   return { content: new Uint8Array(await answer.arrayBuffer()), headers: answer.headers };
@@ -55,7 +52,7 @@ async function fetched(path, options) {
 /** @type {(milliseconds: number) => Promise<void>} */
 export const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-/** Have the browser save what a path answers. @type {(path: string) => void} */
+/** Have the browser save what a path answers. @type {<Path extends string>(path: Known<"GET", Path>) => void} */
 export function download(path) {
   const link = document.createElement("a");
   link.href = path;

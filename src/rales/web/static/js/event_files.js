@@ -17,8 +17,8 @@ export function start() {
     if (file) await read(file).catch((error) => alarm(error.message));
     byId("event-file").value = "";
   });
-  saveAs("export-events", (form) => `/recordings/${state.current.id}/events/export?format=${form}`);
-  saveAs("export-all-events", (form) => `/sessions/${state.session}/events/export?format=${form}`);
+  saveAs("export-events", (form) => download(`/recordings/${state.current.id}/events/export?format=${form}`));
+  saveAs("export-all-events", (form) => download(`/sessions/${state.session}/events/export?format=${form}`));
   when(["events", "current", "heard"], () => {
     const none = !state.events.length || state.current?.id === EXAMPLE;
     for (const button of byId("export-events").querySelectorAll("button")) button.disabled = none;
@@ -38,14 +38,14 @@ async function read(file) {
   if (notes.length) alarm(notes.join(". "));
 }
 
-/** @type {(id: "export-events" | "export-all-events", path: (form: string) => string) => void} */
-function saveAs(id, path) {
+/** @type {(id: "export-events" | "export-all-events", save: (form: string) => void) => void} */
+function saveAs(id, save) {
   byId(id).replaceChildren(...Object.entries(FORMS).map(([value, words]) =>
     h("button", { type: "button", value, onclick: async () => {
       await saveNow();
       const unclear = state.events.filter(({ kind }) => kind === "crackle").length;
       if (value === "sprsound" && unclear && id === "export-events")
         return alarm(`SPRSound has no word for a crackle that is neither fine nor coarse, and there are ${unclear}; say which they are`);
-      return download(path(value));
+      save(value);
     } }, words)));
 }

@@ -116,7 +116,11 @@ async function send(id) {
 
 /** @type {(id: string, error: Error & { status?: number }) => void} */
 function notSaved(id, error) {
-  if (error.status === 404) unsaved.delete(id); // the browser keeps it: this may be a service with another folder
+  if (!unsaved.has(id)) return; // it was removed meanwhile
+  if (error.status === 404) {
+    unsaved.delete(id); // the browser keeps it: this may be a service with another folder
+    if (state.current?.id !== id) return;
+  }
   if (state.current?.id === id) byId("facts-saved").textContent = "Not saved";
   alarm(`Not saved: ${error.message}`);
 }
@@ -125,6 +129,7 @@ function notSaved(id, error) {
  * @type {(id: string, facts: Draft) => Promise<void>} */
 async function settle(id, { said, was }) {
   const theirs = await call("GET", `/recordings/${id}`);
+  if (!unsaved.has(id)) return; // it was removed meanwhile
   const both = Object.keys(said).filter((field) => theirs[field] !== was[field] && theirs[field] !== said[field]);
   const changed = both.map((field) => `${FIELDS[field]}: theirs “${theirs[field]}”, yours “${said[field]}”`).join("; ");
   const mine = !both.length || (await ask(`${title(theirs)} was changed elsewhere. ${changed}`, null, null, "Keep mine"));

@@ -15,7 +15,7 @@ import { readText } from "./text_files.js";
  * @typedef {{ path: string, notes: string[], cycles?: Service.MarkedCycle[], recording?: string, revision?: number,
  *   replaced?: Service.RecordingFacts }} Line
  */
-let ready = /** @type {Line[]} */ ([]); // what is imported if a person says so
+let ready = /** @type {Required<Line>[]} */ ([]); // what is imported if a person says so
 
 export function start() {
   byId("imports").addEventListener("close", () => {
@@ -31,10 +31,10 @@ export async function preview(files) {
   await saveNow();
   const lines = /** @type {Line[]} */ ([]);
   for (const each of files) lines.push(await look(each));
-  ready = lines.filter(({ cycles }) => cycles);
+  ready = /** @type {Required<Line>[]} */ (lines.filter(({ cycles }) => cycles));
   /** @type {(list: unknown[], word: string) => string} */
   const many = (list, word) => `${list.length} ${word}${list.length === 1 ? "" : "s"}`;
-  const cycles = ready.flatMap((line) => line.cycles ?? []);
+  const cycles = ready.flatMap((line) => line.cycles);
   byId("imports-sum").textContent = `${many(cycles, "cycle")} for ${many(ready, "recording")}`
     + (ready.length < lines.length ? `; ${lines.length - ready.length} of ${many(lines, "file")} cannot be used` : "")
     + ". Nothing is changed yet; what stands now stays in the history.";
@@ -71,7 +71,7 @@ function row({ path, cycles, notes, replaced }) {
 }
 
 /** Import what a person has said yes to; a file that is refused costs no other.
- * @type {(lines: Line[]) => Promise<void>} */
+ * @type {(lines: Required<Line>[]) => Promise<void>} */
 async function take(lines) {
   const refused = [];
   for (const { path, recording, cycles, revision } of lines) {

@@ -1,6 +1,6 @@
 // Learning from confirmed cycles: what is there, calibrating and training in the background, old beside new, use or discard.
 
-import { call } from "./api.js";
+import { Refused, call } from "./api.js";
 import { LABELS, colour } from "./classes.js";
 import { alarm, ask, byId, chosenOf, h, tableRow, tell } from "./dom.js";
 import { figureWords, outcomeWords, progressWords, surveyWords } from "./learn_words.js";
@@ -10,6 +10,7 @@ import { state, when } from "./state.js";
 
 const LOOK_MS = 1000;
 let timer = 0;
+let unheard = 0; // looks in a row that had no answer
 let survey = /** @type {Service.Survey | null} */ (null);
 let job = /** @type {Service.Job} */ ({ status: "none" });
 
@@ -59,19 +60,22 @@ function showWays() {
   }
 }
 
-/** Ask how far the job is, again and again while it runs. */
+/** Ask how far the job is, again and again while it runs, also where the service is away meanwhile: it may be started again. */
 async function follow() {
   clearTimeout(timer);
   const before = job.status;
-  job = await call("GET", "/learning");
-  showJob();
-  if (job.status === "running") again();
+  try {
+    job = await call("GET", "/learning");
+    unheard = 0;
+    showJob();
+  } catch (error) {
+    const away = error instanceof Refused && (error.status === 0 || error.status >= 500);
+    if (!away || before !== "running") throw error;
+    unheard += 1;
+    if (unheard > 1) byId("learn-progress-text").textContent = "The service does not answer; it is asked again …";
+  }
+  if (job.status === "running") timer = setTimeout(() => act(follow), LOOK_MS);
   else if (before === "running") tell(job.status === "done" ? "The model has learned" : "Nothing was learned");
-}
-
-/** Look once more in a while, also where the service is away meanwhile: it may be started again. */
-function again() {
-  timer = setTimeout(() => follow().catch(again), LOOK_MS);
 }
 
 function showJob() {
@@ -100,14 +104,14 @@ function showJob() {
   showWays();
 }
 
-/** @type {(asked: object) => Promise<void>} */
+/** @type {(asked: Sent.LearnRequest) => Promise<void>} */
 async function begin(asked) {
   await call("POST", `/sessions/${state.session}/learning`, { model: byId("learn-model").value, ...asked });
   await follow();
 }
 
 async function train() {
-  const learns = chosenOf("learns");
+  const learns = /** @type {"head" | "all"} */ (chosenOf("learns"));
   await begin({ kind: "train", learns, epochs: Math.round(Number(byId("learn-epochs").value)) || 30 });
 }
 

@@ -78,7 +78,7 @@ let last = "";
 async function load() {
   const { current } = state;
   const query = new URLSearchParams({ reader: state.reader, round: `${state.reader ? state.round : state.compared}` });
-  const wanted = current && current.id !== EXAMPLE ? `/recordings/${current.id}/readings?${query}` : "";
+  const wanted = current && current.id !== EXAMPLE ? /** @type {const} */ (`/recordings/${current.id}/readings?${query}`) : "";
   const key = `${wanted} ${current?.revision}`;
   if (key === last) return;
   last = key;

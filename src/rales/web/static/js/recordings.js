@@ -35,8 +35,8 @@ export function start() {
       await saveNow();
       download(`/sessions/${state.session}/${what}/export`);
     });
-  saveAs("export", (form) => asReader(`/recordings/${state.current.id}/export?format=${form}`));
-  saveAs("export-all", (form) => asReader(`/sessions/${state.session}/export?format=${form}`));
+  saveAs("export", (form) => download(asReader(`/recordings/${state.current.id}/export?format=${form}`)));
+  saveAs("export-all", (form) => download(asReader(`/sessions/${state.session}/export?format=${form}`)));
 }
 
 /** The open recording is reviewed if its line says so, which may be known from another tab, or later than what was asked
@@ -247,11 +247,11 @@ function showFacts() {
 const FORMS = { icbhi: "ICBHI .txt", csv: "CSV", audacity: "Audacity labels", raven: "Raven table" };
 
 /** A button for every format that can say the labels.
- * @type {(id: "export" | "export-all", path: (form: string) => string) => void} */
-function saveAs(id, path) {
+ * @type {(id: "export" | "export-all", save: (form: string) => void) => void} */
+function saveAs(id, save) {
   byId(id).replaceChildren(...LABELS.forms.map((form) =>
     h("button", { type: "button", value: form, onclick: async () => {
       await saveNow();
-      download(path(form));
+      save(form);
     } }, FORMS[form])));
 }

@@ -115,8 +115,8 @@ const isShown = (annotation) => Boolean(state.current) && annotationOf(state.cur
 const withoutId = ({ id, ...rest }) => rest;
 /** @type {(standing: { cycles: Cycle[], events: SoundEvent[] }) => Marks} */
 const plain = ({ cycles, events }) => ({ cycles: cycles.map(withoutId), events: events.map(withoutId) });
-/** @type {(annotation: string) => ReturnType<typeof partsOf> & Partial<Marks> & { base?: number }} */
-const body = (annotation) => ({ ...partsOf(annotation), ...unsaved.get(annotation), base: bases.get(annotation) });
+/** Of one that is not saved. @type {(annotation: string) => Sent.Annotation} */
+const body = (annotation) => ({ ...partsOf(annotation), .../** @type {Marks} */ (unsaved.get(annotation)), base: bases.get(annotation) });
 
 /** Keep what is not saved in the browser. @type {(annotation: string) => void} */
 function draft(annotation) {
@@ -153,7 +153,8 @@ async function send(annotation) {
 /** @type {(annotation: string, marks: Marks, revision: number) => void} */
 function confirmed(annotation, marks, revision) {
   bases.set(annotation, revision);
-  if (unsaved.get(annotation) === marks) drop(annotation);
+  const now = unsaved.get(annotation);
+  if (!now || now === marks) drop(annotation);
   else {
     asked.delete(annotation);
     draft(annotation); // changed meanwhile; it goes along with the next save
@@ -165,10 +166,11 @@ function confirmed(annotation, marks, revision) {
 
 /** @type {(annotation: string, error: Error & { status?: number }) => void} */
 function notSaved(annotation, error) {
+  if (!unsaved.has(annotation)) return; // it was removed meanwhile
   if (error.status === 404) {
     unsaved.delete(annotation); // the browser goes on keeping it: this may be a service with another folder
     if (!isShown(annotation)) return;
-  } else if (unsaved.has(annotation)) pending.add(annotation); // goes along with the next change
+  } else pending.add(annotation); // goes along with the next change
   if (isShown(annotation)) byId("saved").textContent = "Not saved";
   alarm(`Not saved: ${error.message}`);
 }

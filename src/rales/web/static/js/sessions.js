@@ -2,7 +2,8 @@
 
 import { call } from "./api.js";
 import { ask, byId, h } from "./dom.js";
-import { refresh } from "./listing.js";
+import { dismiss as dismissFacts } from "./facts.js";
+import { refresh, whole } from "./listing.js";
 import { close, openRecording, showExample } from "./recordings.js";
 import { dismiss } from "./saving.js";
 import { state, update, when } from "./state.js";
@@ -68,11 +69,17 @@ async function rename() {
 async function remove() {
   const session = chosen();
   if (!session) return;
+  await whole(); // else the rest would not be counted, and what is not saved of it would be sent at every start
+  if (session.id !== state.session) return; // another one was opened meanwhile
   const many = state.recordings.length;
   const sure = await ask(`Remove ${session.name} with its ${many} recordings and annotations?`, null, null, "Remove");
   if (!sure) return;
+  const { recordings } = state;
   await call("DELETE", `/sessions/${session.id}`);
-  for (const { id } of state.recordings) dismiss(id);
+  for (const { id } of recordings) {
+    dismiss(id);
+    dismissFacts(id);
+  }
   await list();
   if (state.sessions.length) return enter(state.sessions[0].id);
   close();

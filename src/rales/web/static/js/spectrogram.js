@@ -1,7 +1,7 @@
 // The picture: tiles of levels, computed by a worker from the sound that is played, coloured here. A tile is kept as long
 // as there is room; until those of a closer view are there, the ones of a wider view stand in for them.
 
-import { bytes } from "./api.js";
+import { bytes, pause } from "./api.js";
 import { alarm, byId } from "./dom.js";
 import { hertzAt, placeOf, xOf } from "./geometry.js";
 import { isLight, palette, scaleOf, transformOf } from "./picture_settings.js";
@@ -11,6 +11,7 @@ import { FLOOR_DB, LEVEL_DB } from "./stft.js";
 const COLUMNS = 256; // of a tile, and one more that the next tile covers, so that no seam is seen
 const ROWS = 512; // of a tile's image
 const MOST_TILES = 400;
+const AGAIN_MS = 5000; // until a picture of the model that did not come is asked for again
 const QUIETEST_TOP_DB = -60; // what is quieter everywhere is not made brighter, so silence is dark
 
 /** @typedef {(seconds: number) => number} ToPixels */
@@ -224,8 +225,9 @@ async function fetchHeard(asked) {
     draw();
   } catch (error) {
     if (asked !== turn) return;
-    heard = null; // asked for again when it is drawn the next time
     alarm(error.message);
+    await pause(AGAIN_MS); // it may be drawn sixty times a second
+    if (asked === turn) heard = null;
   }
 }
 
