@@ -408,8 +408,10 @@ def count_waits(check: Check) -> dict[str, Any]:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
-            line = train_epoch(*arguments)
-            torch.cuda.set_sync_debug_mode("default")
+            try:
+                line = train_epoch(*arguments)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
         counts.append(sum("synchronizing" in str(each.message) for each in said))
         return line
 

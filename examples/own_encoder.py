@@ -1,6 +1,6 @@
 """An encoder from outside the package, whose layers are fused by eq. 1.
 
-rales train m2d_fusion --set encoder=examples/own_encoder.py:conv_encoder --set model.depth=2 --set model.layers=1,2
+rales train m2d_fusion --set encoder=examples/own_encoder.py:conv_encoder --set model.depth=2
     --data ICBHI_final_database --out runs/conv
 """
 

@@ -26,7 +26,7 @@ def main() -> None:
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(Path(folder) / "once", out)
     sums = "".join(f"{digest}  {name}\n" for name, digest in once.items())
-    (out / "SHA256SUMS").write_text(sums)
+    (out / "SHA256SUMS").write_text(sums, encoding="utf-8")
     print(sums, end="")
 
 

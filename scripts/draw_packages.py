@@ -18,7 +18,9 @@ WIDTH, ROW, BOX_WIDTH, BOX_HEIGHT = 1000, 74, 150, 40
 
 def read_floors() -> list[list[str]]:
     """-> the floors of the contract from the top, each with the packages and modules on it."""
-    contracts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    contracts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
     layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
     return [[name.removeprefix("rales.") for name in layer.split(" | ")] for layer in layers]
 
@@ -39,7 +41,7 @@ def count_lines(part: str) -> int:
     """Package or module -> lines of its Python files."""
     place = REPOSITORY / "src" / "rales" / part
     files = place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]
-    return sum(len(file.read_text().splitlines()) for file in files)
+    return sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
 
 
 def draw(floors: list[list[str]], arrows: set[tuple[str, str]]) -> str:
@@ -91,4 +93,4 @@ def draw(floors: list[list[str]], arrows: set[tuple[str, str]]) -> str:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(draw(read_floors(), read_arrows()))
+    Path(sys.argv[1]).write_text(draw(read_floors(), read_arrows()), encoding="utf-8")

@@ -71,7 +71,7 @@ def tried(
     found = uv(*words)
     if found.returncode:
         return f"no versions fit each other\n{found.stderr}", False
-    pins = dict(re.findall(r"^([\w.-]+)==(\S+)", versions.read_text(), re.MULTILINE))
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)", versions.read_text(encoding="utf-8"), re.MULTILINE))
     shown = ", ".join(f"{package} {pins[package]}" for package in SHOWN if package in pins)
     if resolve_only:
         return f"{len(pins)} packages, {shown}; resolved only", True
@@ -90,7 +90,7 @@ def tried(
     tests = [inside, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", *files]
     quiet = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
     ended = subprocess.run(list(map(str, tests)), cwd=REPOSITORY, env=quiet, capture_output=True, text=True)
-    (folder / f"{name}.log").write_text(ended.stdout + ended.stderr)
+    (folder / f"{name}.log").write_text(ended.stdout + ended.stderr, encoding="utf-8")
     lines = [line for line in ended.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
     last = ended.stdout.strip().rpartition("\n")[2]
     return "\n  ".join([f"{shown}; {last}", *lines]), ended.returncode == 0

@@ -74,7 +74,7 @@ def print_chain(title: str, calls: list[Call]) -> None:
     """Print one chain, its hops, and the lines of the files that it goes through."""
     calls = [call for call in calls if call[0] not in BEFORE]
     files = list(dict.fromkeys(file for file, _ in calls))
-    lines = sum(len((SOURCE / file).read_text().splitlines()) for file in files)
+    lines = sum(len((SOURCE / file).read_text(encoding="utf-8").splitlines()) for file in files)
     print(f"{title}: {len(calls) - 1} hops, {len(files)} files, {lines:,} lines")
     print("  " + "\n  -> ".join(f"{file}: {function}" for file, function in calls) + "\n")
 

@@ -42,5 +42,5 @@ def leaderboard_text() -> str:
 
 
 if __name__ == "__main__":
-    FILE.write_text(leaderboard_text())
+    FILE.write_text(leaderboard_text(), encoding="utf-8")
     print(f"{FILE}: {len(read_leaderboard())} systems", file=sys.stderr)

@@ -122,4 +122,6 @@ if __name__ == "__main__":
         assert isinstance(app, FastAPI)
         description = app.openapi()
     Path(sys.argv[1]).parent.mkdir(exist_ok=True)
-    Path(sys.argv[1]).write_text(write_page_types((STATIC / "index.html").read_text(encoding="utf-8"), description))
+    Path(sys.argv[1]).write_text(
+        write_page_types((STATIC / "index.html").read_text(encoding="utf-8"), description), encoding="utf-8"
+    )

@@ -73,6 +73,20 @@ def test_every_word_has_help_with_an_example(capsys: Capture, word: str) -> None
     code, out, err = command(capsys, word, "--help")
     assert (code, err) == (0, "")
     assert f"Example: rales {word} " in out
+    assert "[default: ]" not in out
+
+
+@pytest.mark.parametrize(("word", "knob"), [("train", "model.recompute"), ("pretrain", "encoder.recompute")])
+def test_out_of_memory_tells_what_needs_less(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, word: str, knob: str
+) -> None:
+    def fail(words: list[str]) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr("rales.cli.run_word", fail)
+    code, _, err = command(capsys, word)
+    assert code == 1
+    assert f"{word}.micro_batch or, where the network has it, --set {knob}=true" in " ".join(err.split())
 
 
 def test_help_does_not_wait_for_the_heavy_packages() -> None:

@@ -105,6 +105,7 @@ def test_the_description_on_an_index_links_to_the_repository_alone() -> None:
     unpublished = describe_package.make_links_absolute(readme, "")
     assert "| first tour |" in unpublished
     assert "](" not in unpublished
+    assert not re.search(r"\n\n\n|\(systems\)|All ways to install", unpublished)
 
 
 def test_the_source_distribution_has_the_scripts_that_its_tests_import() -> None:

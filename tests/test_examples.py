@@ -136,7 +136,7 @@ def test_an_own_system_is_swept(clinic: Path, tmp_path: Path, capsys: Capture) -
 def test_an_own_encoder_is_fused(clinic: Path, tmp_path: Path, capsys: Capture) -> None:
     own = tmp_path / "own_encoder.py"
     shutil.copy(REPOSITORY / "examples" / "own_encoder.py", own)
-    settings = [f"encoder={own}:conv_encoder", "model.depth=2", "model.layers=1,2", "audio.duration_s=1"]
+    settings = [f"encoder={own}:conv_encoder", "model.depth=2", "audio.duration_s=1"]
     words: list[object] = [word for setting in settings for word in ("--set", setting)]
     words += ["--size", "tiny", "--epochs", 1, "--device", "cpu"]
     run(capsys, "train", "m2d_fusion", "--data", clinic.parent / "data", "--out", tmp_path / "run", *words)
@@ -160,8 +160,8 @@ def test_an_own_encoder_is_fused(clinic: Path, tmp_path: Path, capsys: Capture) 
 @pytest.mark.parametrize(
     ("given", "code", "sentence"),
     [
-        ("nowhere.py:read:data", 2, "nowhere.py: no such file; expected FILE.py:NAME of a reader"),
-        (f"{OWN}:no_reader:data", 2, "holds no 'no_reader'; expected FILE.py:NAME of a reader"),
+        ("nowhere.py:read:data", 2, "nowhere.py: no such file; expected the reader as FILE.py:NAME"),
+        (f"{OWN}:no_reader:data", 2, "holds no 'no_reader'; expected the reader as FILE.py:NAME"),
         (f"{OWN}:read_clinic:nowhere", 1, "nowhere"),
         (f"{OWN}:build_cnn:data", 2, "expected a function (path, *, audio, decode) -> DatasetContents"),
     ],

@@ -343,12 +343,27 @@ def test_no_connection_is_one_sentence_at_once(cache: Path, monkeypatch: pytest.
     with socket.socket() as taken:  # a port that nobody listens on
         taken.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{taken.getsockname()[1]}/mr7.zip"
-        try:
-            hub.find_fetched("mr7")
-        except FileNotFoundError:  # which is not what keeps it from being fetched
-            with pytest.raises(OSError, match=f"^no connection to {address} .*refused.*elsewhere.*--file FILE`$"):
+
+        def fetch_missing() -> None:
+            try:
+                hub.find_fetched("mr7")
+            except FileNotFoundError:  # which is not what keeps it from being fetched
                 hub.fetch_checkpoint("mr7", progress=False, address=address)
+
+        with pytest.raises(OSError, match=f"^no connection to {address} .*refused.*elsewhere.*--file FILE`$"):
+            fetch_missing()
     assert left_in(cache) == []
+
+
+def test_what_only_requests_stumbles_over_is_left_to_who_fetches(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A certificate that it does not know, a proxy that it cannot use: another library may."""
+    encrypted = server.address.replace("http:", "https:")  # which is no TLS
+    hub.check_connection(encrypted, "")
+    monkeypatch.setenv("HTTPS_PROXY", server.address)
+    monkeypatch.setenv("NO_PROXY", "")
+    hub.check_connection("https://example.invalid", "")
 
 
 def test_a_missing_file_is_not_asked_for_again(server: Server) -> None:

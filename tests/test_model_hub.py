@@ -16,7 +16,7 @@ from rales.errors import UsageError
 from rales.evaluation.predictions import NOTICE
 from rales.inference.predictor import Predictor
 from rales.inference.share import clean_record, write_model_card
-from rales.models.model_hub import hub_address, split_name
+from rales.models.model_hub import client_error, hub_address, split_name
 from tests import tiny
 
 NAME = "anna/breaths"
@@ -148,6 +148,20 @@ def test_a_hub_out_of_reach_is_told_at_once_and_what_was_fetched_is_taken(
     with pytest.raises(FileNotFoundError, match="hf://anna/other: it was not fetched before, and the hub is out of"):
         rales.load("hf://anna/other")
     with pytest.raises(ConnectionError, match=r"no connection to .*nothing was put there"):
+        model.push_to_hub(NAME)
+
+
+def test_a_proxy_that_lets_nothing_through_is_a_sentence(
+    hub: Hub, model: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise client_error()("403 Forbidden")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", refuse)
+    with pytest.raises(FileNotFoundError, match="hf://anna/cat: the hub is out of reach"):
+        rales.load("hf://anna/cat")
+    with pytest.raises(ConnectionError, match=r"no connection to .* \(403 Forbidden\); nothing was put there"):
         model.push_to_hub(NAME)
 
 

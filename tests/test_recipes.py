@@ -109,6 +109,7 @@ def test_another_depth_brings_the_layers_that_are_fused(
 ) -> None:
     deeper = make_recipe(name, {"model.depth": 4}, size="tiny", **words)
     assert deeper.settings.model.layers == layers
+    assert deeper.overrides == {"model.depth": 4}  # what was set
     named = make_recipe(name, {"model.depth": 4, "model.layers": "2,3"}, size="tiny", **words)
     assert named.settings.model.layers == (2, 3)
 

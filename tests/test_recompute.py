@@ -56,7 +56,7 @@ def test_pre_training_takes_the_same_step() -> None:
     check_equal(step(), step("encoder.recompute=yes"))
 
 
-def test_the_estimate_of_a_sweep_counts_it() -> None:
+def test_the_estimate_of_a_dry_run_counts_it() -> None:
     plain, again = (count_step(tiny.recipe(*words)) for words in ((), ("model.recompute=yes",)))
     assert again.memory_bytes < plain.memory_bytes
     assert 1.2 < again.train_flop / plain.train_flop < 1.4

@@ -154,9 +154,9 @@ def test_only_what_is_registered_here_stands_for_a_file_of_the_same_name(place: 
 @pytest.mark.parametrize(
     ("content", "name", "sentence"),
     [
-        (None, "recipe", r"none.py: no such file; expected FILE.py:NAME of a recipe"),
+        (None, "recipe", r"none.py: no such file; expected the recipe as FILE.py:NAME"),
         ("import nowhere", "recipe", r"none.py: cannot be loaded: ModuleNotFoundError: No module named 'nowhere'"),
-        ("x = 1", "recipe", r"none.py: holds no 'recipe'; expected FILE.py:NAME of a recipe"),
+        ("x = 1", "recipe", r"none.py: holds no 'recipe'; expected the recipe as FILE.py:NAME"),
         ("x = 1", "x", r"expected a function of its Settings"),
         ("def f(size: int) -> int: ...", "f", r"expected a function of its Settings"),
     ],

@@ -38,7 +38,7 @@ from rales.report import (
 )
 from rales.report.load_runs import Run
 from rales.report.page import Section, render_html
-from rales.report.systems import System, group_into_systems, plain_name, show_setting
+from rales.report.systems import System, group_into_systems, name_systems, plain_name, show_setting
 from rales.training import epoch_logits
 
 CLASSES = ["normal", "crackle", "wheeze", "both"]
@@ -636,6 +636,19 @@ def test_printed_scores_are_means_of_their_parts() -> None:
     board = [entry.score for entry in literature.read_leaderboard()]
     assert board == sorted(board, reverse=True)
     assert {entry.selection for entry in literature.read_leaderboard()} <= set(literature.SELECTIONS)
+
+
+def test_systems_are_told_apart_by_what_was_set() -> None:
+    def trained(depth: int, **overrides: int) -> list[Run]:
+        config = {"model.depth": depth, "model.layers": [depth]}  # the layers followed from the depth
+        named = SimpleNamespace(recipe="beats_pafa", config=config, record={}, split={}, overrides=overrides)
+        return [cast(Run, named)]
+
+    assert name_systems([trained(1, **{"model.depth": 1}), trained(12)]) == [
+        "beats_pafa, model.depth=1",
+        "beats_pafa, model.depth=12",
+    ]
+    assert name_systems([trained(1), trained(12)])[0] == "beats_pafa, model.depth=1, model.layers=[1]"
 
 
 def test_a_faithful_system_is_named_so() -> None:

@@ -22,7 +22,9 @@ from rales.environment import describe_environment
 from rales.files.atomic import atomic_write, lock_folder
 from rales.files.json_files import flatten_json
 from rales.files.writers import copy_file, write_csv, write_json
+from rales.settings import to_dict
 from rales.training import run_folder
+from tests import tiny
 
 RECORD: dict[str, Any] = {
     "recipe": "m2d_fusion",
@@ -82,6 +84,31 @@ def test_a_run_of_other_settings_is_left_alone(tmp_path: Path, name: str) -> Non
         "choose another --out or remove the folder"
     )
     assert everything(tmp_path) == before
+
+
+def test_recomputed_activations_are_no_other_run(tmp_path: Path) -> None:
+    run_folder.begin_run(tmp_path, other(config={"model": {"recompute": False}, "encoder": {"recompute": False}}))
+    (tmp_path / "resume.safetensors").touch()
+    changed = other(config={"model": {"recompute": True}, "encoder": {"recompute": True}})
+    assert run_folder.begin_run(tmp_path, changed) is False
+    run_folder.check_same_run(tmp_path, run_folder.read_json(tmp_path / "config.json"), changed)
+
+
+def test_a_run_of_the_version_before_goes_on(tmp_path: Path) -> None:
+    """Its record, and that of what a stage was asked, lack a setting that this version has at its default."""
+    made = tiny.recipe()
+    record = other(config=to_dict(made.settings), asked={"config": to_dict(made.settings)})
+    before = json.loads(json.dumps(record))
+    for part in (before, before["asked"]):
+        del part["config"]["train"]["sam_rho"], part["config"]["model"]["recompute"]
+    run_folder.begin_run(tmp_path, before)
+    (tmp_path / "done").touch()
+    assert run_folder.begin_run(tmp_path, record, type(made.settings)) is True
+    run_folder.check_same_run(tmp_path, before, record)
+
+    record["config"] = to_dict(tiny.recipe("train.sam_rho=0.05").settings)
+    with pytest.raises(ValueError, match=r"other settings \(config.train.sam_rho is 0.0 there, 0.05 here\)"):
+        run_folder.begin_run(tmp_path, record, type(made.settings))
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:

@@ -374,6 +374,8 @@ def test_two_readers_are_blind_until_they_decide(place: Path, open_page: Open) -
     expect(page.locator("#file .block")).not_to_have_count(0)
     assert labels(page) == ["normal", "crackle", "both", "wheeze"]
 
+    page.evaluate(TYPE_AT_ONCE)
+    expect(page.locator("#reader-name")).to_have_value("Ben")
     read_as(page, "Ben")
     assert labels(page) == [""] * 4
     expect(page.locator("#reader-rows .block")).to_have_count(0)
@@ -404,6 +406,15 @@ def test_two_readers_are_blind_until_they_decide(place: Path, open_page: Open) -
     expect(page.locator("#cycle-title")).to_have_text("Cycle 2 of 4")
     expect(page.locator("#reader-rows .block")).to_have_count(6)
     expect(page.locator("#you .confirmed")).to_have_count(1)
+
+
+# A name is typed before the menu has told that it is open
+TYPE_AT_ONCE = """() => new Promise((told) => {
+  const menu = document.querySelector("#reader-menu");
+  menu.addEventListener("toggle", () => told(menu.hidePopover()), { once: true });
+  menu.showPopover();
+  document.querySelector("#reader-name").value = "Ben";
+})"""
 
 
 def read_as(page: Page, name: str) -> None:

@@ -67,7 +67,7 @@ class Registry(Generic[Thing]):
         if found := split_file_word(word):
             path, name = found
             if not path.is_file():
-                raise UsageError(f"{path}: no such file; expected FILE.py:NAME of a {self.kind}")
+                raise UsageError(f"{path}: no such file; expected the {self.kind} as FILE.py:NAME")
             content = path.read_bytes()
             thing = self.load_from_content(path, content, name)
             allow_content(content)
@@ -169,7 +169,7 @@ class Registry(Generic[Thing]):
     def load_from_content(self, path: Path, content: bytes, name: str) -> Thing:
         module = run_module(path, content)
         if not hasattr(module, name):
-            raise UsageError(f"{path}: holds no {name!r}; expected FILE.py:NAME of a {self.kind}")
+            raise UsageError(f"{path}: holds no {name!r}; expected the {self.kind} as FILE.py:NAME")
         thing: Thing = getattr(module, name)
         return thing
 

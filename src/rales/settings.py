@@ -293,10 +293,17 @@ class RunSettings:
         the others: a size or a checkpoint brings its own numbers."""
         return self
 
+    def default_layers(self) -> tuple[int, ...] | None:
+        """Layers that are fused at this depth if none are named; None if this system has no choice of layers."""
+        return None
+
     def with_consequences(self, given: AbstractSet[str]) -> Self:
         """What follows from fields with a dot that were set, `given`, unless it was set itself: of another depth the
         layers that are fused."""
-        return self
+        layers = self.default_layers()
+        if layers is None or "model.depth" not in given or "model.layers" in given:
+            return self
+        return replace_field(self, "model.layers", layers)
 
     def check(self) -> None:
         """Errors: settings that are possible one by one, but not together."""

@@ -25,7 +25,7 @@ app = App(
     "\n\nExample: rales predict recording.wav (every command has --help with one)",
     version=__version__,
     help_format="plaintext",
-    default_parameter=Parameter(show_default=lambda value: None if value is False or value == () else value),
+    default_parameter=Parameter(show_default=lambda value: None if value is False or value in ((), "") else value),
     suppress_keyboard_interrupt=False,
 )
 WORDS: dict[str, tuple[Callable[..., object], ...]] = {
@@ -100,8 +100,12 @@ def main(words: list[str] | None = None) -> None:
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
             raise
-        knob = "pretrain.micro_batch" if words[:1] == ["pretrain"] else "train.micro_batch"
-        exit_with_sentence(f"out of memory; use a smaller --set {knob}, the result is the same, or a smaller --size", 1)
+        loop, network = ("pretrain", "encoder") if words[:1] == ["pretrain"] else ("train", "model")
+        exit_with_sentence(
+            f"out of memory; use a smaller --set {loop}.micro_batch or, where the network has it, --set "
+            f"{network}.recompute=true, with which the result is the same, or a smaller --size",
+            1,
+        )
 
 
 def run_word(words: list[str]) -> Any:

@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rales.audio.open_audio import AUDIO_SUFFIXES
 from rales.data.annotations import PROGRAMS, read_annotation, unlabelled_problem
@@ -37,9 +36,6 @@ from rales.data.reader import (
     unread_note,
     without_copies,
 )
-
-if TYPE_CHECKING:
-    pass
 
 DEVICES = ("AKGC417L", "LittC2SE", "Litt3200", "Meditron")
 LOCATIONS = ("Tc", "Al", "Ar", "Pl", "Pr", "Ll", "Lr")

@@ -14,7 +14,6 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rales.audio.open_audio import AUDIO_SUFFIXES
 from rales.data.annotation_dialects import cell_text
@@ -40,9 +39,6 @@ from rales.data.reader import (
 from rales.data.sprsound_tasks import NO_ROWS
 from rales.errors import FileError
 from rales.files.json_files import parse_json
-
-if TYPE_CHECKING:
-    pass
 
 DEVICE = "Yunting"
 EVENT_FLAGS = {  # event type -> (crackle, wheeze); continuous sounds count as wheezes
@@ -113,7 +109,11 @@ def read_annotation(path: Path, duration_s: float | None) -> Annotation:
 
 
 def find_recordings(folder: str | Path, *, audio: bool, decode: bool) -> DatasetContents:
-    """SPRSound folder -> its recordings, damaged or not; `decode` reads all samples instead of the headers only."""
+    """SPRSound folder -> its recordings, damaged or not; `decode` reads all samples instead of the headers only.
+
+    Events are flagged as `EVENT_FLAGS` says: none for Normal, wheeze for Rhonchi, Wheeze and Stridor, crackle for the
+    coarse and fine ones. `test_part` is intra, inter or ""; recordings of poor quality have no events and give no rows.
+    """
     folder = Path(folder)
     locked = list[Path]()
     paths = list_files(folder, locked)

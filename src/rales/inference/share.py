@@ -10,7 +10,7 @@ from rales.evaluation.predictions import NOTICE
 from rales.files.atomic import temporary_folder
 from rales.inference.predictor import Predictor
 from rales.models.hub import check_connection
-from rales.models.model_hub import CHECKPOINT, SCHEME, hub_address, is_on_hub, split_name
+from rales.models.model_hub import CHECKPOINT, SCHEME, client_error, hub_address, is_on_hub, split_name
 from rales.optional_packages import require_packages
 from rales.training.finetune import tensors_of
 from rales.training.run_folder import read_json, save_tensors
@@ -33,12 +33,18 @@ def push_to_hub(model: Predictor, name: str, *, private: bool = True, licence: s
     if revision is not None:
         raise UsageError(f"{name}: a model is put on the main branch; leave @{revision} out")
     api = HfApi(endpoint=hub_address())
-    check_connection(api.endpoint, "nothing was put there; try again later")
+    otherwise = "nothing was put there; try again later"
+    check_connection(api.endpoint, otherwise)
     engine = model.torch_engine
     with temporary_folder() as folder:
         save_tensors(folder / CHECKPOINT, tensors_of(engine.network, engine.frontend), clean_record(model.record))
         (folder / "README.md").write_text(write_model_card(model, repository, licence=licence, note=note))
-        api.create_repo(repository, private=private, exist_ok=True)
+        try:
+            api.create_repo(repository, private=private, exist_ok=True)
+        except client_error() as error:
+            if isinstance(error, OSError):  # an answer of the hub, which says why
+                raise
+            raise ConnectionError(f"no connection to {api.endpoint} ({error}); {otherwise}") from error
         if private and not api.repo_info(repository).private:  # which was there before
             raise UsageError(
                 f"{name}: is on the hub already and not private, so nothing was put there; make it private on the "

@@ -287,12 +287,13 @@ def _download_archive(address: str, place: Path, progress: bool) -> Path:
 def check_connection(address: str, otherwise: str) -> None:
     """Address, and what to do if it is out of reach -> nothing, within seconds.
 
-    Errors: ConnectionError, a sentence. Libraries that fetch ask again for half a minute before they say it.
+    Errors: ConnectionError, a sentence. Libraries that fetch ask again for half a minute before they say it. What only
+    requests stumbles over, proxies and certificates, is for the library that fetches: it may know others.
     """
     import requests
 
     try:
-        with suppress(requests.ReadTimeout):  # it is there, and slow
+        with suppress(requests.ReadTimeout, requests.exceptions.SSLError, requests.exceptions.ProxyError):
             requests.head(address, timeout=CONNECT_S, headers={"User-Agent": "rales"})
     except requests.ConnectionError as error:
         raise ConnectionError(f"no connection to {address} ({_first_cause(error)}); {otherwise}") from error

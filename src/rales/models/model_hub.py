@@ -65,7 +65,6 @@ def fetch_model(word: str) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
-        HfHubHTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -83,9 +82,17 @@ def fetch_model(word: str) -> Path:
         sentence = "it was not fetched before, and " + (describe_answer(error.__cause__) or "the hub is out of reach")
     except EntryNotFoundError:
         sentence = f"it has no {CHECKPOINT}, so it is no model of Rales"
-    except (HfHubHTTPError, OSError) as error:
+    except (client_error(), OSError) as error:
         sentence = describe_answer(error) or f"the hub is out of reach ({type(error).__name__})"
     raise FileNotFoundError(f"{word}: {sentence}")
+
+
+def client_error() -> type[Exception]:
+    """-> what the HTTP client of huggingface_hub raises, of a proxy too: HTTPError of httpx or of httpx2."""
+    from huggingface_hub import errors
+
+    error: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
+    return error
 
 
 def describe_answer(error: BaseException | None) -> str:

@@ -23,7 +23,7 @@ random.
 """
 
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -51,6 +51,7 @@ from rales.settings import (
     Fidelity,
     Training,
     Waveform,
+    replace_field,
     set_defaults,
 )
 from rales.training import finetune
@@ -118,21 +119,17 @@ class Settings(BackboneSettings, TermSettings):
     def with_presets(self, given: AbstractSet[str]) -> Self:
         """What size, checkpoint and fidelity bring. Errors: a checkpoint that is no BEATs."""
         defaults: dict[str, Any] = TINY if self.size == "tiny" and not self.weights else {}
-        depth = defaults.get("model.depth", self.model.depth)
         if self.weights:
             size, _ = read_weights(self.weights)
             defaults = {"model.dim": size.dim, "model.depth": size.depth, "model.heads": size.heads}
-            depth = size.depth
-        defaults = {**defaults, "model.layers": (depth,)}
         if self.fidelity == "original":
-            defaults |= {"audio.resampler": "sinc", "train.cosine_start_epoch": 1}
-        return set_defaults(self, given, defaults)
+            defaults = {**defaults, "audio.resampler": "sinc", "train.cosine_start_epoch": 1}
+        settings = set_defaults(self, given, defaults)
+        return replace_field(settings, "model.layers", settings.default_layers())
 
-    def with_consequences(self, given: AbstractSet[str]) -> Self:
-        """Of another depth the last layer, unless layers are named."""
-        if "model.depth" not in given or "model.layers" in given:
-            return self
-        return replace(self, model=replace(self.model, layers=(self.model.depth,)))
+    def default_layers(self) -> tuple[int, ...]:
+        """-> the last."""
+        return (self.model.depth,)
 
     def check(self) -> None:
         """Errors: layers that the encoder does not have, a width that does not divide, pieces of no length."""

@@ -267,8 +267,8 @@ class Settings(TermSettings):
             frontend, audio = find_sound(settings.frontend, settings.audio, start, asked)
             settings = replace(settings, frontend=frontend, audio=audio)
 
-        learned, layers = self.variant == "all_learned", layers_of(self.variant, settings.model.depth)
-        settings = replace(settings, model=replace(settings.model, layers=layers, learned=learned))
+        learned = self.variant == "all_learned"
+        settings = replace(settings, model=replace(settings.model, layers=settings.default_layers(), learned=learned))
         if self.masks == "paper":
             bands, frames = settings.augment.frequency_width, settings.augment.time_width
             augment = replace(settings.augment, frequency_width=frames, time_width=bands)
@@ -276,11 +276,9 @@ class Settings(TermSettings):
         whole = {} if self.loss == "cross_entropy" else {"train.micro_batch": 0}
         return set_defaults(settings, set(), {**(PUBLISHED if published else {}), **whole})
 
-    def with_consequences(self, given: AbstractSet[str]) -> Self:
-        """Of another depth the variant's layers, unless they are named."""
-        if "model.depth" not in given or "model.layers" in given:
-            return self
-        return replace(self, model=replace(self.model, layers=layers_of(self.variant, self.model.depth)))
+    def default_layers(self) -> tuple[int, ...]:
+        """-> those of the variant."""
+        return layers_of(self.variant, self.model.depth)
 
     def check(self) -> None:
         """Errors: what only one of the front-ends has, with another one; what the ViT has, with an own encoder."""

@@ -37,7 +37,7 @@ from rales.models.classifier import FusionClassifier
 from rales.models.hub import find_checkpoint, sha256_of
 from rales.models.mobilenet import BLOCKS, MobileNet, TwoSpeedEncoder
 from rales.models.pretrained_backbones import mobilenet_tensors
-from rales.settings import Bounds, Depth, PaddedWaveform, SpecAugment, Training, set_defaults
+from rales.settings import Bounds, Depth, PaddedWaveform, SpecAugment, Training, replace_field, set_defaults
 from rales.training import finetune
 from rales.training.loss_terms import TermSettings, add_loss_term
 from rales.training.losses import weighted_loss
@@ -120,13 +120,11 @@ class Settings(TermSettings):
             sizes = {"model.width": width, "model.depth": depth, "weights_digest": sha256_of(path)}
             is_frozen = settings.freeze == "encoder" or "freeze" not in given
             settings = set_defaults(replace(settings, size="base"), given, {**(FROZEN if is_frozen else {}), **sizes})
-        return settings.with_consequences({"model.depth"})
+        return replace_field(settings, "model.layers", settings.default_layers())
 
-    def with_consequences(self, given: AbstractSet[str]) -> Self:
-        """Of another depth all layers, unless they are named."""
-        if "model.depth" not in given or "model.layers" in given:
-            return self
-        return replace(self, model=replace(self.model, layers=tuple(range(1, self.count_layers() + 1))))
+    def default_layers(self) -> tuple[int, ...]:
+        """-> all."""
+        return tuple(range(1, self.count_layers() + 1))
 
     def count_layers(self) -> int:
         """Layers that can be fused: each view has its own."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ def make_recipe(word: str | None, words: Iterable[str] | Mapping[str, Any] = (),
         for name, value in plain.items()
         if getattr(asked, name) != getattr(base, name)
     ]
-    overrides = list_overrides(base, settings)
+    overrides = list_overrides(base, settings, dotted)
     made = make(base)
     if not isinstance(made, Recipe):
         raise UsageError(f"recipe {word!r}: its function gave a {type(made).__name__}, expected a Recipe")
@@ -170,7 +170,7 @@ def make_finetuning(word: str | None, values: Mapping[str, Any]) -> Recipe:
         )
     made = replace(
         make(settings),
-        overrides=list_overrides(start, settings),
+        overrides=list_overrides(start, settings, values),
         source=source,
         notes=describe_finetuning(name, record, settings),
     )
@@ -257,10 +257,10 @@ def name_metrics(settings: RunSettings) -> RunSettings:
     return replace_field(settings, "train.metrics", tuple(map(METRICS.make_portable, settings.train.metrics)))
 
 
-def list_overrides(before: RunSettings, after: RunSettings) -> dict[str, Any]:
-    """Settings as they were brought, and those of a run -> dotted name -> value of what differs, but for what is filled
-    in."""
-    return {name: value for name, value in find_differences(before, after).items() if not name.endswith(".digest")}
+def list_overrides(before: RunSettings, after: RunSettings, given: Container[str]) -> dict[str, Any]:
+    """Settings as they were brought, those of a run, names of what was set -> dotted name -> value of what was set and
+    differs."""
+    return {name: value for name, value in find_differences(before, after).items() if name in given}
 
 
 def name_teachers(settings: RunSettings) -> RunSettings:

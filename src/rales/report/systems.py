@@ -252,13 +252,16 @@ def compare_paired(a: System, b: System) -> dict[str, dict[str, float]] | None:
 
 
 def name_systems(groups: list[list[Run]]) -> list[str]:
-    """One readable name per group; equal names get the settings, those without a dot first, that tell them apart."""
+    """One readable name per group; equal names get the settings that tell them apart: those without a dot first, then
+    those that were set in any of the runs, then those that followed from them."""
     runs = [group[0] for group in groups]
     names = [plain_name(run) for run in runs]
     plain = [{name: value for name, value in run.config.items() if "." not in name} for run in runs]
+    chosen = {name for run in runs for name in run.overrides}
+    own = [{name: value for name, value in run.config.items() if name in chosen} for run in runs]
     splits = [{"split": str(run.split.get("digest"))[:8]} for run in runs]
-    for settings in (plain, [run.config for run in runs], splits):
-        names = [tell_apart(name, own, names, settings) for name, own in zip(names, settings, strict=True)]
+    for settings in (plain, own, [run.config for run in runs], splits):
+        names = [tell_apart(name, its, names, settings) for name, its in zip(names, settings, strict=True)]
     return names
 
 

@@ -114,7 +114,9 @@ def run(
     check_options(recipe)
 
     record = run_record(recipe, table, command)
-    with lifecycle.open_run(out, record, context, progress=progress, callbacks=callbacks) as opened:
+    with lifecycle.open_run(
+        out, record, context, section=type(settings), progress=progress, callbacks=callbacks
+    ) as opened:
         if opened.finished:
             return stored_figures(out) if context.is_main else {}
         job, state = prepare_training(recipe, table, opened, cache_folder)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from rales.training import run_folder
 from rales.training.callbacks import Callback, Watchers
 from rales.training.distributed import DistributedContext, init_distributed
 from rales.training.optim import load_state_tensors, state_tensors
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 READ_EVERY = 16  # steps between two readings of the losses
 OPTIMISER = "optimiser."  # before the names of an optimiser's tensors in the file that a run goes on from
@@ -82,17 +85,18 @@ def open_run(
     record: Mapping[str, Any],
     context: DistributedContext,
     *,
+    section: "type[DataclassInstance] | None" = None,
     progress: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> Iterator[Run]:
     """Claim a run folder for as long as the `with` statement lasts, made or reopened by the first process, which tells
-    the callbacks of the run if it has not ended before.
+    the callbacks of the run if it has not ended before; `section` as of `run_folder.begin_run`.
 
     Errors: another process is at work there; the folder holds a run of other settings, or other files.
     """
     full_record = {**record, "computed_in": context.describe()}
     with lock_folder(folder) if context.is_main else nullcontext():
-        finished = context.is_main and run_folder.begin_run(folder, full_record)
+        finished = context.is_main and run_folder.begin_run(folder, full_record, section)
         finished = any(context.gather(finished))  # and nobody reads the folder before the first process has made it
         watchers = Watchers(callbacks if context.is_main and not finished else ())
         watchers.start_run(folder, full_record)

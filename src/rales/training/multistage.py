@@ -41,7 +41,7 @@ def reserve_run_folder(last: Recipe, cycles: pd.DataFrame, out: Path, command: s
     finetune.check_batches(last, init_distributed(train.device, "float32"))
     record = supervised_record.run_record(last, splits.divide_cycles(cycles, last.settings), command)
     with lock_folder(out):
-        return finetune.stored_figures(out) if run_folder.begin_run(out, record) else {}
+        return finetune.stored_figures(out) if run_folder.begin_run(out, record, type(last.settings)) else {}
 
 
 def start_from(recipe: Recipe, checkpoint: Path) -> Recipe:
@@ -96,7 +96,9 @@ def assemble_model(
     table = splits.divide_cycles(cycles, settings)
     context = init_distributed(settings.train.device, "float32")
     record = supervised_record.run_record(recipe, table, command)
-    with lifecycle.open_run(out, record, context, progress=progress, callbacks=callbacks) as opened:
+    with lifecycle.open_run(
+        out, record, context, section=type(settings), progress=progress, callbacks=callbacks
+    ) as opened:
         if opened.finished:
             return finetune.stored_figures(out)
         dataset = load_dataset(table, recipe, progress=progress, folder=cache_folder)

@@ -150,7 +150,9 @@ def run(
         raise UsageError(f"a batch of {numbers.batch_size} for {context.world_size} processes; each needs a crop of it")
 
     record = run_record(config, data, noise, probe, command)
-    with lifecycle.open_run(out, record, context, progress=progress, callbacks=callbacks) as opened:
+    with lifecycle.open_run(
+        out, record, context, section=type(config), progress=progress, callbacks=callbacks
+    ) as opened:
         if opened.finished:
             return summarise_run(out, opened.record) if context.is_main else {}
         job, state = prepare_pretraining(config, data, opened, build=build, noise=noise)

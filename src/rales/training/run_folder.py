@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -26,6 +26,10 @@ from rales.files.json_files import DAMAGED, flatten_json, parse_json, read_json_
 from rales.files.json_files import read_json as read_json_file
 from rales.files.writers import write_json
 from rales.labels import ICBHI, LabelSet
+from rales.settings import from_dict, to_dict
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +46,8 @@ EARLY = (
     "log.jsonl",
 )
 # May differ between a run and its continuation: what was left out names files, which may have moved, as may the file of
-# a recipe, whose SHA-256 stays; what was overridden is in the config too.
+# a recipe, whose SHA-256 stays; what was overridden is in the config too. Recomputed activations change no number, and
+# a run that ran out of memory goes on with them.
 RESUME_IGNORES = (
     "command",
     "versions",
@@ -52,14 +57,17 @@ RESUME_IGNORES = (
     "data.folders",
     "noise.folders",
     "recipe_source.file",
+    "config.model.recompute",
+    "config.encoder.recompute",
 )
 
 
-def begin_run(folder: Path, record: Mapping[str, Any]) -> bool:
+def begin_run(folder: Path, record: Mapping[str, Any], section: "type[DataclassInstance] | None" = None) -> bool:
     """Make or reopen a run folder; -> True if it holds a finished run of the same record.
 
-    An unfinished run of the same record goes on. Errors: a folder that holds a run of other settings (named), or
-    other files, or cannot be written to.
+    An unfinished run of the same record goes on. A setting that the folder's record lacks, since its version did not
+    have it, has there the default of `section`, the dataclass of the settings, as it has where a model is loaded.
+    Errors: a folder that holds a run of other settings (named), or other files, or cannot be written to.
     """
     make_folder(folder)
     if not (folder / "config.json").exists():
@@ -69,6 +77,11 @@ def begin_run(folder: Path, record: Mapping[str, Any]) -> bool:
         return False
 
     stored = read_json(folder / "config.json")
+    for part in (stored, stored.get("asked")):
+        if section is None or not isinstance(part, dict):
+            continue
+        with suppress(ValueError):  # what this version does not know or allow is named as a difference
+            part["config"] = to_dict(from_dict(section, part.get("config"), folder))
     if "recipe" not in stored:
         raise FileError(folder, "not a run folder, its config.json is of something else; choose an empty --out")
     if not (folder / "done").exists() and not has_resume(folder):  # stopped before the first epoch was done
@@ -78,7 +91,7 @@ def begin_run(folder: Path, record: Mapping[str, Any]) -> bool:
         return False
 
     # of what the stored record alone has, settings and the recipe's source count; the rest may be of another version
-    asked, there = flatten_json(to_jsonable(record)), flatten_json(stored)
+    asked, there = flatten_json(to_jsonable(record)), flatten_json(to_jsonable(stored))
     keys = [*asked, *(key for key in there if key.startswith(("config.", "recipe")) and key not in asked)]
     differences = [key for key in keys if asked.get(key) != there.get(key)]
     finished = (folder / "done").exists()
@@ -109,10 +122,15 @@ def has_resume(folder: Path) -> bool:
 
 
 def check_same_run(path: Path, stored: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-    """Record in a checkpoint from which a run is to go on, and the run's own: ValueError if another run wrote it."""
+    """Record in a checkpoint from which a run is to go on, and the run's own: ValueError if another run wrote it. Of a
+    setting that it lacks, `begin_run` has judged by the record beside it."""
     asked, there = flatten_json(to_jsonable(record)), flatten_json(stored)
-    known = [key for key in asked if key.startswith(("recipe", "config.", "seed", "split.digest"))]
-    if different := next((key for key in known if asked[key] != there.get(key)), None):
+    known = [key for key in asked if key.startswith(("recipe", "seed", "split.digest"))]
+    known += [key for key in asked if key.startswith("config.") and key in there]
+    different = next(
+        (key for key in known if asked[key] != there.get(key) and not key.startswith(RESUME_IGNORES)), None
+    )
+    if different:
         raise FileError(
             path,
             f"is of another run ({different} is {there.get(different)!r} there, {asked[different]!r} here); "

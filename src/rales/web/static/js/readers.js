@@ -15,7 +15,8 @@ export function start() {
   update({ reader, round });
   when(["reader", "round"], show);
   when(["current"], () => load().catch(() => {})); // a lane of others is no reason to disturb
-  byId("reader-menu").addEventListener("toggle", (event) => event.newState === "open" && fill());
+  // Before it is shown, not after: what is typed at once would be lost
+  byId("reader-menu").addEventListener("beforetoggle", (event) => event.newState === "open" && fill());
   byId("reader-use").addEventListener("click", use);
   byId("reader-none").addEventListener("click", () => become("", 1));
   byId("reader-name").addEventListener("keydown", (event) => {
