@@ -91,7 +91,7 @@ function pressed(event) {
     event.preventDefault();
     return void (event.shiftKey ? redo() : stepBack());
   }
-  if (where.matches("select") || where.closest("[popover]")) return;
+  if (where.matches("select") || where.closest(":popover-open")) return;
   const typed = event.getModifierState("AltGraph"); // how many keyboards write [ and {
   if (((event.ctrlKey || event.metaKey || event.altKey) && !typed) || !byId("keys-on").checked) return;
   const name = event.key === " " ? "Space" : event.key;
