@@ -28,7 +28,7 @@ help:
 	@echo "make demo DATA=/path/to/ICBHI_final_database    the same on the real database"
 	@echo "make large DATA=... SPRSOUND=... [NOISE=...]    ViT-base, pre-trained further and fine-tuned; for a GPU (docs/pre-training.md)"
 	@echo "make test       all tests that take seconds      make test-slow  the others"
-	@echo "make lint       style, types, import rules       make bench      one page of speeds beside public peers (some 15 minutes)"
+	@echo "make lint       style, types, import rules       make bench      one page of speeds beside public peers (ten minutes)"
 	@echo "make page-tools what make lint checks the page's scripts with, from npm"
 	@echo "make docs       the documentation site, in site/; runs its notebooks"
 	@echo "make dist       wheel and sdist, built twice to the same bytes, and SHA256SUMS, in dist/"

@@ -1,6 +1,6 @@
 """One page of speeds: every path beside a public peer in the same run, beside the first edition, and beside its limit.
 
-    PYTHONPATH=. python benchmarks/page.py        # some 15 minutes on two idle cores (estimated); writes bench.json too
+    PYTHONPATH=. python benchmarks/page.py        # ten minutes on two idle cores; writes bench.json too
     PYTHONPATH=. python benchmarks/page.py --only folder "cold start" --rounds 1 --first ""
 
 A path is measured in a process of its own, where it and its peer take turns; the figures are medians, "times" is the
