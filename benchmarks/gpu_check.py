@@ -48,7 +48,6 @@ from rales.data import read_cycles
 from rales.models import M2D, FusionClassifier, ViT
 from rales.models.layer_fusion import mean_plus_max
 from rales.models.vit import recompute_activations
-from rales.registry import RECIPES
 from rales.training import finetune
 from rales.training.optim import make_adam, make_adamw
 
@@ -218,7 +217,7 @@ def compare_systems(check: Check) -> dict[str, Any]:
             return str(error)
         return float(np.max([abs(a - b) / abs(b) for a, b in zip(device, cpu, strict=True)]))
 
-    names = list(RECIPES.built_in)
+    names = tiny.SYSTEMS
     with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:  # most of a run is its start
         compared = zip(names, pool.map(compare, names), strict=True)
         found = {name: value for name, value in compared if value is not None}
