@@ -16,6 +16,7 @@ from rales.inference.load_model import load_model
 from rales.labels import CLASSES
 from rales.models import hub
 from tests.command import command
+from tests.conftest import REPOSITORY
 
 P = [f"p_{name}" for name in CLASSES]
 TOLERANCE = 1e-4  # of a probability; the graph was held to 1e-5 of the network's answers to three clips
@@ -202,3 +203,9 @@ def test_many_recordings_share_the_graph(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(artefact, "count_processors", lambda: 3)
     monkeypatch.setattr(artefact, "count_threads", lambda: 1)
     assert load.load_with_engine(recordings=64).workers == 3
+
+
+def test_the_shipped_graph_tells_nothing_of_the_machine_that_made_it() -> None:
+    content = (REPOSITORY / "src" / "rales" / "default" / "rales.onnx").read_bytes()
+    assert b"site-packages" not in content
+    assert b"stack_trace" not in content

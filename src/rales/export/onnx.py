@@ -91,6 +91,9 @@ def save_graph(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
     """onnx.ModelProto and record -> FILE.onnx, sealed and renamed into place."""
     import onnx
 
+    for node in [*model.graph.node, *(each for function in model.functions for each in function.node)]:
+        node.doc_string = ""  # where torch's exporter stood: paths of this machine, and a tenth of the file
+        del node.metadata_props[:]
     onnx.helper.set_model_props(model, {"seal": seals.UNSEALED, "rales": json.dumps(to_jsonable(record))})
     with atomic_write(out, bytes_needed=model.ByteSize()) as beside:
         beside.write_bytes(model.SerializeToString())
