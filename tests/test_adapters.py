@@ -51,9 +51,36 @@ def test_an_encoder_as_mteb_calls_it(recordings: list[Path], model: Predictor) -
     vectors = encoder.encode(batches, task_metadata=None, hf_split="test", hf_subset="default", prompt_type=None)
     expected = model.embed(recordings, per="recording", cycles="windows", quality=False)
     assert vectors == pytest.approx(expected, abs=1e-5)
-    assert np.diag(encoder.similarity(vectors, vectors)) == pytest.approx(np.ones(2), abs=1e-5)
+    cosines = encoder.similarity(vectors, vectors[::-1])
+    assert np.diag(cosines[::-1]) == pytest.approx(np.ones(2), abs=1e-5)
+    assert encoder.similarity_pairwise(vectors, vectors[::-1]) == pytest.approx(np.diag(cosines))
+    assert encoder.similarity(vectors[0], vectors).shape == (1, 2)
     with pytest.raises(ValueError, match="hears audio alone"):
         encoder.encode([{"text": ["a"]}])
+
+
+def test_mteb_takes_the_encoder(recordings: list[Path], model: Predictor) -> None:
+    """Its own evaluation of a task whose sounds are given; it refuses what is no encoder by its protocol."""
+    mteb = pytest.importorskip("mteb")
+    from datasets import Dataset, DatasetDict
+    from mteb.models import EncoderProtocol
+    from mteb.tasks.classification.zxx.esc50 import ESC50Classification
+
+    class Sounds(ESC50Classification):  # type: ignore[misc]
+        def load_data(self, **_: object) -> None:
+            waves = [soundfile.read(path, dtype="float32") for path in recordings]
+            rows = [
+                {"audio": {"array": wave, "sampling_rate": rate}, "target": target}
+                for target, (wave, rate) in enumerate(waves)
+                for _ in range(5)
+            ]
+            self.dataset, self.data_loaded = DatasetDict({"train": Dataset.from_list(rows)}), True
+
+    encoder = MtebEncoder(model, layer=1)
+    assert isinstance(encoder, EncoderProtocol)
+    found = mteb.evaluate(encoder, tasks=[Sounds()], cache=None, co2_tracker=False)
+    assert found.model_name.endswith("-layer-1")
+    assert found.task_results[0].get_score() == 1  # five copies of each sound are told apart
 
 
 def test_samples_as_pyhealth_takes_them(recordings: list[Path]) -> None:
