@@ -415,7 +415,7 @@ def print_problems(problems: list[str], notice: str = "") -> int:
 
 
 def segments(
-    *paths: Recordings,
+    *paths: Annotated[Recordings, Parameter(required=True)],
     out: Out,
     model: Run = None,
     per_class: int = 0,
@@ -467,7 +467,7 @@ def segments(
 
 
 def embed(
-    *paths: Recordings,
+    *paths: Annotated[Recordings, Parameter(required=True)],
     out: Out,
     model: Run = None,
     layer: int | Literal["fused"] = "fused",
