@@ -71,10 +71,11 @@ class Project:
         """Recordings of the folder that are not known yet become some of its session, with their annotations."""
         store = self.service.store
         try:
+            session = self.open_session()
             files = [file for file in list_files(self.folder) if has_suffix(file.name)]
             with store.open() as held:  # the last one that closes empties the log, which waits for the disk
                 held.execute("SELECT 1 FROM sessions").fetchone()
-                new = self.take_files(files)
+                new = self.take_files(session, files)
             log.warning("%s: %d recordings, %d of them new", self.folder, len(files), new)
         except Exception:  # the service goes on with what it knows
             if not self.service.queue.ended:
@@ -83,9 +84,9 @@ class Project:
             self.taken = None
             store.changes.add()  # so that every page hears of it
 
-    def take_files(self, files: list[Path]) -> int:
-        """Files of the folder -> how many were new and are taken in, as far as there is room for them."""
-        store, session, said, new = self.service.store, self.open_session(), self.read_facts(), 0
+    def take_files(self, session: str, files: list[Path]) -> int:
+        """Files of the folder -> how many were new and are in the session now, as far as there is room for them."""
+        store, said, new = self.service.store, self.read_facts(), 0
         rows = store.rows("SELECT linked, digest, path FROM recordings")
         known = {(row["linked"], row["digest"]) for row in rows}
         paths = {row["digest"]: row["path"] for row in rows}
