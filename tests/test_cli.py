@@ -74,6 +74,18 @@ def test_every_word_has_help_with_an_example(capsys: Capture, word: str) -> None
     assert (code, err) == (0, "")
     assert f"Example: rales {word} " in out
     assert "[default: ]" not in out
+    assert "[ARGS" not in out
+
+
+def test_usage_names_the_arguments(capsys: Capture) -> None:
+    for words, usage in {
+        "predict": "predict [OPTIONS] [PATHS...]",
+        "embed": "embed --out PATH [OPTIONS] PATHS...",
+        "data": "data [OPTIONS] [NAME] [FOLDER]",
+        "train lungattn": "train --data PATH --out PATH [OPTIONS] [RECIPE]",
+    }.items():
+        _, out, _ = command(capsys, *words.split(), "--help")
+        assert out.startswith(f"Usage: rales {usage}\n")
 
 
 @pytest.mark.parametrize(("word", "knob"), [("train", "model.recompute"), ("pretrain", "encoder.recompute")])
@@ -142,6 +154,8 @@ def test_version_and_module(capsys: Capture) -> None:
         ),
         (["predict", "DATA", "--model", "RUN", "--format", "xlsx"], "xlsx"),
         (["predict", "--model", "RUN"], "paths"),
+        (["embed", "--out", "v.npz"], "paths"),
+        (["segments", "--out", "clips"], "paths"),
         (["embed", "DATA", "--model", "RUN", "--out", "v.csv"], "expected a name that ends in .npz or .parquet"),
     ],
 )

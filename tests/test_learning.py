@@ -257,6 +257,8 @@ def test_a_trained_model_stands_beside_the_old_one(ward: Ward, place: Path) -> N
     job = ward.end()
     assert (job["status"], job["tested_patients"], job["tested_cycles"]) == ("done", 3, 12), job
     assert [each["name"] for each in job["figures"]] == ["Score", "Sensitivity", "Specificity", "AUROC"]
+    assert (job["learns"], job["epochs"], job["seed"]) == ("head", 2, 0)
+    assert learning.describe_origin(job, "today").startswith("first, trained on here, head only, 2 epochs, seed 0: 44 ")
     left = ward.service.store.folder / "learning"
     assert {file.name for file in left.iterdir()} == {"task.json", "result.json", "progress.json", "model.safetensors"}
     new, old = (load_model(path, "cpu") for path in (left / "model.safetensors", place / "runs" / "first"))
@@ -346,8 +348,12 @@ def test_words() -> None:
             "The model does not tell whom it was trained on; these patients may be among them.",
             "Left out: a: gone",
         ]
-        done = {"status": "done", "kind": "train", "tested_cycles": 12, "tested_patients": 3}
-        assert said("outcomeWords", done).startswith("Old and new model on 12 cycles of 3 patients who did not train")
+        done = {"status": "done", "kind": "train", "learns": "all", "epochs": 8, "seed": 0}
+        done |= {"tested_cycles": 12, "tested_patients": 3}
+        whom = "Old and new model on 12 cycles of 3 patients who did not train"
+        assert said("outcomeWords", done).startswith(f"Trained: all of it, 8 epochs, seed 0. {whom}")
+        old = {**done, "learns": "head", "epochs": 1, "seed": None}  # of a service that wrote no seed down
+        assert said("outcomeWords", old).startswith(f"Trained: head only, 1 epoch. {whom}")
         assert said("outcomeWords", {"status": "failed", "problem": "too few"}) == "too few"
 
 

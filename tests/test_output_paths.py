@@ -3,9 +3,12 @@
 import os
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from cyclopts import CycloptsError, Token
 
+from rales.cli import WORDS, app
 from rales.errors import UsageError
 from rales.inference.output_paths import RECORDING, check_outputs, describe_handmade_file
 from rales.synthesis.database import write_folder
@@ -96,12 +99,22 @@ def test_a_url_is_no_folder_of_this_machine(capsys: Capture, place: Path, words:
     (place / "s3:").mkdir()
     code, out, err = command(capsys, *words.split(), url)
     assert (code, out) == (2, "")
-    assert f"{str(Path(url)) if '--status' in words else url}: a URL; give a place on this machine" in err
-    with pytest.raises(UsageError, match="s3:/bucket/run: a URL"):
+    assert f"{url}: a URL; give a place on this machine" in err
+    with pytest.raises(UsageError, match="s3://bucket/run: a URL"):
         begin_run(Path("s3://bucket/run"), {})
     with pytest.raises(UsageError, match="s3://bucket/x: a URL"):
         write_folder("s3://bucket/x", 1, 0)
     assert not list((place / "s3:").iterdir())
+
+
+@pytest.mark.parametrize("word", [word.__name__ for words in WORDS.values() for word in words])
+def test_an_address_is_told_as_it_was_given(word: str) -> None:
+    """By whatever names a file, a folder or a model of this machine: a Path would make s3:/bucket/x of it."""
+    for argument in app[word].assemble_argument_collection():
+        if Path in (argument.hint, *get_args(argument.hint)) or argument.name.lower().strip("-") == "model":
+            argument.append(Token(value="s3://bucket/x", source="cli"))
+            with pytest.raises(CycloptsError, match="s3://bucket/x: a URL; give a place on this machine"):
+                argument.convert()
 
 
 @pytest.mark.parametrize(

@@ -316,7 +316,10 @@ def test_folds_are_pooled_when_all_of_them_are_there(tmp_path: Path) -> None:
     assert "66.67" in text
     assert "not the official 60/40 split" in text or "not the whole" in text
     write_report([tmp_path], tmp_path / "out")
-    assert "folds, 2 pooled" in (tmp_path / "out" / "report.md").read_text()
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "folds, 2 pooled" in text
+    assert text.count("Not comparable with published scores") == 1  # of two reasons, in one sentence
+    assert text.count("there) (so for ") == 2
 
 
 def test_paper_tables_keep_all_printed_rows_and_put_ours_beside(out: Path, page: Page) -> None:
@@ -468,10 +471,23 @@ def test_pictures_are_files_and_named_in_the_markdown(out: Path) -> None:
 def test_part_of_the_database_is_not_ranked(out: Path) -> None:
     text = (out / "report.md").read_text()
     assert "Not comparable with published scores: not the whole ICBHI 2017 database (126 recordings here" in text
-    assert "so published scores say nothing about these figures and are not printed" in text
+    assert "They say nothing about these figures and are not printed." in text
+    assert text.lower().count("not comparable") == 1  # rows of tables that are all of other data do not repeat it
     assert "ours: " not in text
     assert "MVST" not in text
     assert "final LayerNorm" in text  # a layer weight is not importance alone
+
+
+@pytest.mark.usefixtures("blank_pictures")
+def test_beside_runs_of_the_whole_database_rows_of_others_say_so(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "run", whole=True), write_run(tmp_path / "part", variant="vanilla")]
+    page = Page(write_report(runs, tmp_path / "out").read_text())
+    ours = [
+        row[-4].endswith("not comparable")
+        for row in page.rows
+        if row and row[0].startswith("M2DViT") and "seed" in row[-4]
+    ]
+    assert set(ours) == {False, True}
 
 
 def test_folders_that_cannot_count_are_named(out: Path) -> None:

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from inspect import Parameter as Kind
 from inspect import getdoc
 from typing import Any
 
@@ -72,6 +73,7 @@ def main(words: list[str] | None = None) -> None:
             f"rales {' '.join(words[:1])}", *[OF_WORDS[word] for word in words[:1] if word in OF_WORDS]
         ):
             add_named_settings(words)
+            name_arguments(words)
             code = run_word(words) or 0
         sys.stdout.flush()  # now, since a reader that has left cannot be caught at the interpreter's end
         sys.exit(code)
@@ -129,6 +131,22 @@ def add_named_settings(words: list[str]) -> None:
         plain = app[words[0]]
         del app[words[0]]
         app.command(extended[words[0]](words[1:]), group=plain.group, sort_key=plain.sort_key)
+
+
+def name_arguments(words: list[str]) -> None:
+    """Words of the command -> nothing; where they ask for help, its usage names the arguments that may be left out, all
+    of which are [ARGS] to cyclopts."""
+    if not words[:1] or words[0].startswith("-") or words[0] not in [*app] or not {*app.help_flags} & {*words}:
+        return
+    from cyclopts.help import format_usage
+
+    word = app[words[0]]
+    optional = [
+        f"[{argument.name.lstrip('-').upper()}{'...' * (argument.field_info.kind is Kind.VAR_POSITIONAL)}]"
+        for argument in word.assemble_argument_collection()
+        if argument.field_info.kind in (Kind.POSITIONAL_ONLY, Kind.VAR_POSITIONAL) and not argument.required
+    ]
+    word.usage = re.sub(r"\[ARGS(\.\.\.)?\]$", " ".join(optional), str(format_usage(app, words[:1])).strip())
 
 
 def exit_with_sentence(sentence: str, code: int) -> None:

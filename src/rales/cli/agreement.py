@@ -5,7 +5,15 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from rales.cli.console import print_messages_once, print_result
-from rales.cli.options import Classes, Independent, JsonFlag, OutOrNone, SkipFlag, read_label_set
+from rales.cli.options import (
+    Classes,
+    Independent,
+    JsonFlag,
+    OutOrNone,
+    SkipFlag,
+    read_label_set,
+    read_local_path,
+)
 from rales.cli.result_lines import NOT_A_DIAGNOSIS, format_number, format_table
 from rales.errors import count_noun
 
@@ -13,7 +21,7 @@ SHOWN = 20  # differences, and cycles without a partner, at the terminal
 
 
 def agreement(
-    *sources: Annotated[str, Parameter(required=True)],
+    *sources: Annotated[str, Parameter(required=True, converter=read_local_path)],
     names: Annotated[tuple[str, ...], Parameter(name="--name", negative="")] = (),
     least_overlap: float = 0.5,
     out: OutOrNone = None,

@@ -1,14 +1,24 @@
 """Commands on data folders and on this installation: `rales check`, `synth`, `data` and `doctor`."""
 
 import os
-from pathlib import Path
 
 from rales.cli import result_lines
 from rales.cli.console import print_message, print_result
-from rales.cli.options import Classes, Device, Independent, JsonFlag, NewFolder, Processes, read_label_set
+from rales.cli.options import (
+    Classes,
+    Device,
+    Independent,
+    JsonFlag,
+    LocalPath,
+    LocalPathOrNone,
+    Processes,
+    read_label_set,
+)
 
 
-def check(data: Path, /, *, classes: Classes = None, independent: Independent = False, json: JsonFlag = False) -> int:
+def check(
+    data: LocalPath, /, *, classes: Classes = None, independent: Independent = False, json: JsonFlag = False
+) -> int:
     """Audit a data folder: counts, splits, patients on both sides, and every problem with its file and line.
 
     Reads folders of ICBHI 2017, SPRSound and KAUH and own manifests (CSV, Parquet). Exit code 1 if there is a problem.
@@ -23,7 +33,7 @@ def check(data: Path, /, *, classes: Classes = None, independent: Independent = 
 
 
 def synth(
-    folder: NewFolder,
+    folder: LocalPath,
     /,
     *,
     recordings: int = 12,
@@ -60,7 +70,7 @@ def synth(
     print_message(f"{recordings} synthetic recordings in {folder}; `rales check {folder}` counts their cycles")
 
 
-def data(name: str | None = None, folder: Path | None = None, /, *, json: JsonFlag = False) -> int:
+def data(name: str | None = None, folder: LocalPathOrNone = None, /, *, json: JsonFlag = False) -> int:
     """List public databases of respiratory sounds: size, licence, where to get and how to cite them.
 
     With the name of one and the folder you downloaded it to, compare that with what its publishers state. Nothing is

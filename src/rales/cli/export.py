@@ -7,17 +7,24 @@ from cyclopts import Parameter
 
 from rales.cli import result_lines
 from rales.cli.console import print_message, print_result
-from rales.cli.options import JsonFlag, Out, SkipFlag
+from rales.cli.options import (
+    JsonFlag,
+    LocalPathOrNone,
+    Model,
+    Out,
+    SkipFlag,
+    read_model_word,
+)
 
 
 def export(
-    run: str,
+    run: Model,
     /,
     *,
     out: Out,
     to: Annotated[str | None, Parameter(name=["--to", "--format"])] = None,
     precision: Literal["float32", "bf16", "int8"] = "float32",
-    data: Path | None = None,
+    data: LocalPathOrNone = None,
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
 ) -> None:
@@ -66,7 +73,9 @@ def export(
 
 def bench(
     *,
-    model: Annotated[str | None, Parameter(help="Run folder or checkpoint; without it an untrained one.")] = None,
+    model: Annotated[
+        str | None, Parameter(converter=read_model_word, help="Run folder or checkpoint; without it an untrained one.")
+    ] = None,
     size: Literal["tiny", "small", "base"] = "base",
     batch: Annotated[tuple[int, ...], Parameter(name="--batch", negative="")] = (1, 8),
     rounds: int = 5,

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Parameter, Token
+from cyclopts import Parameter, Token, convert
 
 from rales.cli.console import print_messages_once
 from rales.files.csv_cells import make_encodable
@@ -18,13 +18,26 @@ if TYPE_CHECKING:
     from rales.labels import LabelSet
 
 
-def read_local_path(_kind: object, tokens: Sequence[Token]) -> Path:
-    """Word for a file or folder to write -> its path. Errors: a URL, which as a path would be a folder `s3:` here."""
-    refuse_url(tokens[0].value)
-    return Path(tokens[0].value)
+def read_local_path(kind: Any, tokens: Sequence[Token]) -> Any:
+    """Words for files or folders -> as their option takes them. Errors: a URL, which as a path would be a folder `s3:`
+    here."""
+    for token in tokens:
+        refuse_url(token.value)
+    return convert(kind, tokens)
 
 
-NewFolder = Annotated[Path, Parameter(converter=read_local_path)]
+def read_model_word(kind: Any, tokens: Sequence[Token]) -> Any:
+    """The same for models, which may lie on the Hugging Face Hub."""
+    for token in tokens:
+        if not token.value.startswith("hf://"):
+            refuse_url(token.value)
+    return convert(kind, tokens)
+
+
+LocalPath = Annotated[Path, Parameter(converter=read_local_path)]
+LocalPathOrNone = Annotated[Path | None, Parameter(converter=read_local_path)]
+Databases = Annotated[tuple[Path, ...], Parameter(name="--data", negative="", required=True, converter=read_local_path)]
+Model = Annotated[str, Parameter(converter=read_model_word)]
 Out = Annotated[Path, Parameter(alias="-o", converter=read_local_path)]
 OutOrNone = Annotated[Path | None, Parameter(alias="-o", converter=read_local_path)]
 PlaceOrNone = Annotated[str | None, Parameter(alias="-o")]
@@ -38,6 +51,7 @@ Config = Annotated[
     Path | None,
     Parameter(
         name="--config",
+        converter=read_local_path,
         help="YAML file of settings by the names of --set, nested or dotted; what the command says wins over it.",
     ),
 ]
@@ -59,9 +73,10 @@ SkipFlag = Annotated[
 Data = Annotated[
     Path,
     Parameter(
+        converter=read_local_path,
         help="Folder of ICBHI, SPRSound or HF_Lung_V1, one of clips in a folder per class or a pattern of those "
         "(clips/{label}/{patient}_*.wav), an own table (CSV, Parquet, JSON), or FILE.py:READER:PATH for what an own "
-        "reader reads."
+        "reader reads.",
     ),
 ]
 Recordings = Annotated[
@@ -70,7 +85,9 @@ Recordings = Annotated[
 Run = Annotated[
     str | None,
     Parameter(
-        name="--model", help="Run folder of `rales train`, or its checkpoint file; without it the package's own model."
+        name="--model",
+        converter=read_model_word,
+        help="Run folder of `rales train`, or its checkpoint file; without it the package's own model.",
     ),
 ]
 Device = Annotated[
@@ -96,6 +113,7 @@ Weights = Annotated[
     str | None,
     Parameter(
         name="--weights",
+        converter=read_model_word,
         help="Checkpoint to start from: a file; for M2D also a run folder (its encoder and what that hears go on, its "
         "head does not), rales, or a name that `rales weights` lists.",
     ),
@@ -104,6 +122,7 @@ From = Annotated[
     str | None,
     Parameter(
         name="--from",
+        converter=read_model_word,
         help="Trained model to go on from: a run folder, its checkpoint, rales or rales-mn04. Its sound, network, "
         "layers and, where the classes are the same, its classification layer go on, at a tenth of its learning rate.",
     ),

@@ -20,6 +20,8 @@ from rales.cli.options import (
     Form,
     Gate,
     JsonFlag,
+    LocalPath,
+    LocalPathOrNone,
     Out,
     OutOrNone,
     PlaceOrNone,
@@ -38,6 +40,8 @@ from rales.optional_packages import require_packages
 if TYPE_CHECKING:
     import pandas as pd
 
+    from rales.inference.predictor import Predictor
+
 MOST_NOTES = 20
 
 
@@ -46,14 +50,14 @@ def predict(
     model: Run = None,
     out: PlaceOrNone = None,
     format: Form | None = None,
-    status: Path | None = None,
-    summary: Path | None = None,
+    status: LocalPathOrNone = None,
+    summary: LocalPathOrNone = None,
     cycles: Cycles = "auto",
     quality: Gate = "on",
     min_confidence: float = 0.0,
     threshold: float | Literal["validation", "classes", "none"] | None = None,
     sets: float | None = None,
-    manifest: Path | None = None,
+    manifest: LocalPathOrNone = None,
     cluster: Engine = "local",
     processes: Processes = None,
     address: Address = None,
@@ -118,59 +122,70 @@ def predict(
     if bool(paths) == (manifest is not None):
         raise UsageError("expected paths of recordings, or --manifest with a list of them")
 
-    decided: dict[str, Any] = {"cycles": cycles, "quality": quality == "on", "min_confidence": min_confidence}
-    decided |= {"threshold": threshold, "sets": sets}
+    gate = quality == "on"
+    decision: dict[str, Any] = {"min_confidence": min_confidence, "threshold": threshold, "sets": sets}
     if manifest is not None:
         refuse_with_manifest(engine, device, watch)
         words = {"cluster": cluster, "processes": processes, "address": address, "sbatch": sbatch, "shard": shard}
-        return predict_manifest(
-            manifest, out, format, [status, summary], json, model=model, urls=urls, **words, **decided
-        )
+        words |= {"model": model, "urls": urls, "cycles": cycles, "quality": gate}
+        return predict_manifest(manifest, out, format, [status, summary], json, **words, **decision)
     refuse_url(out or "", "--out")
-    file = None if out is None else Path(out)
+    asked = Asked(paths, model, None if out is None else Path(out), engine, device, cycles, gate, decision, json)
     if watch:
         refused = {"--format": format not in (None, "csv"), "--status": status, "--summary": summary, "--urls": urls}
-        return predict_arriving(paths, model, file, refused, json, engine=engine, device=device, **decided)
+        return predict_arriving(asked, refused)
     if urls:
         raise UsageError("--urls: is for the addresses in a --manifest; those given as paths are asked anyway")
-    return predict_now(paths, model, file, format, (status, summary), json, engine=engine, device=device, **decided)
+    return predict_now(asked, format, status, summary)
 
 
-def predict_now(
-    paths: tuple[str, ...],
-    model: str | None,
-    out: Path | None,
-    form: str | None,
-    beside: tuple[Path | None, Path | None],
-    as_json: bool,
-    *,
-    engine: str,
-    device: str | None,
-    cycles: str,
-    quality: bool,
-    **decision: Any,
-) -> int:
-    """The job of `predict` over recordings that are there; `beside` are the files of --status and --summary."""
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of `predict` on this machine, now or as recordings arrive."""
+
+    paths: tuple[str, ...]
+    model: str | None
+    out: Path | None
+    engine: str
+    device: str | None
+    cycles: str
+    quality: bool
+    decision: dict[str, Any]
+    """As `Predictor.decision` takes it."""
+    as_json: bool
+
+    def load(self, recordings: int = 0) -> "Predictor":
+        """-> the model, for so many recordings. Errors: as those of `load_with_engine`."""
+        from rales.export.load import load_with_engine
+
+        device = self.device or "auto"
+        return load_with_engine(self.model, self.engine, device, recordings=recordings, tell=print_message)
+
+
+def predict_now(asked: Asked, form: str | None, status: Path | None, summary: Path | None) -> int:
+    """The job of `predict` over recordings that are there."""
     from rales.data.recording_annotations import is_named_source
-    from rales.export.load import AUTO_ENGINE_MIN_RECORDINGS, load_with_engine
+    from rales.export.load import AUTO_ENGINE_MIN_RECORDINGS
     from rales.inference import audio_reader, prediction_writers
     from rales.inference.predictor import make_tables
 
-    form, (status, summary) = check_prediction_format(out, form, *beside), beside
-    sources, where = audio_reader.find_sources(paths, cycles)
-    named = [path for path in paths if is_named_source(path)]
-    check_prediction_files(out, form, status, summary, sources, named, model)
+    out = asked.out
+    form = check_prediction_format(out, form, status, summary)
+    sources, where = audio_reader.find_sources(asked.paths, asked.cycles)
+    named = [path for path in asked.paths if is_named_source(path)]
+    check_prediction_files(out, form, status, summary, sources, named, asked.model)
 
     if len(sources) >= AUTO_ENGINE_MIN_RECORDINGS:
         limit_threads(1)  # and recordings side by side: the threads of a small network mostly wait
-    classifier = load_with_engine(model, engine, device or "auto", recordings=len(sources), tell=print_message)
-    decided = classifier.decision(**decision)
-    collected = PredictionSummary(cycles=as_json or out is None, label_set=classifier.label_set, notice=decided.notice)
+    classifier = asked.load(len(sources))
+    decided, printed = classifier.decision(**asked.decision), asked.as_json or out is None
+    collected = PredictionSummary(cycles=printed, label_set=classifier.label_set, notice=decided.notice)
     collected.pooling = classifier.calibration.get("recordings")
 
     files = prediction_writers.open_predictions(out, form, sources) if out else nullcontext()
     with files as append:  # each table is written as it comes, so that there is never a list of all cycles
-        answers = classifier.answers(sources, collected.problems, decided, cycles=where, quality=quality, progress=True)
+        how: dict[str, Any] = {"cycles": where, "quality": asked.quality, "progress": True}
+        answers = classifier.answers(sources, collected.problems, decided, **how)
         for table, state in answers:
             collected.add(table, state, append(*make_tables(table, state, decided)) if append else [])
     if out:
@@ -181,7 +196,9 @@ def predict_now(
         prediction_writers.write_table([collected.summary_table()], summary)
 
     about = {"calibration": classifier.calibration or None, "notice": decided.notice, "model": classifier.digest}
-    return print_predictions(collected, about, as_json=as_json, in_file=out is not None, summarised=summary is not None)
+    return print_predictions(
+        collected, about, as_json=asked.as_json, in_file=out is not None, summarised=summary is not None
+    )
 
 
 def print_predictions(
@@ -204,35 +221,23 @@ def print_predictions(
     return print_problems(collected.problems, "" if printed else about["notice"])
 
 
-def predict_arriving(
-    folders: tuple[str, ...],
-    model: str | None,
-    out: Path | None,
-    refused: dict[str, Any],
-    as_json: bool,
-    *,
-    engine: str,
-    device: str | None,
-    cycles: str,
-    quality: bool,
-    **decision: Any,
-) -> int:
+def predict_arriving(asked: Asked, refused: dict[str, Any]) -> int:
     """The endless job of `predict`; `refused` are options that do not go with it, and whether they are given."""
-    from rales.export.load import load_with_engine
     from rales.inference.output_paths import check_outputs, model_files
     from rales.jobs.watch_folders import answer_arriving
 
+    out, folders = asked.out, asked.paths
     if out is None or out.suffix.lower() != ".csv":
         raise UsageError("--watch: expected --out FILE.csv, to which the rows of each recording are added")
     if named := [option for option, given in refused.items() if given]:
         raise UsageError(f"{named[0]} does not go with --watch, which adds rows to one CSV file; leave it out")
     if others := [folder for folder in folders if not Path(folder).is_dir()]:
         raise UsageError(f"--watch: {others[0]} is no folder of this machine; expected folders that recordings come to")
-    check_outputs({"--out": [out]}, {"a file of the model": model_files(model)})
-    classifier = load_with_engine(model, engine, device or "auto", tell=print_message)
-    how: dict[str, Any] = {"cycles": cycles, "quality": quality, "tell": print_message}
-    found = answer_arriving(classifier, list(map(Path, folders)), out, classifier.decision(**decision), **how)
-    print_result({"out": str(out), **found}, as_json, result_lines.arrived_lines)
+    check_outputs({"--out": [out]}, {"a file of the model": model_files(asked.model)})
+    classifier = asked.load()
+    how: dict[str, Any] = {"cycles": asked.cycles, "quality": asked.quality, "tell": print_message}
+    found = answer_arriving(classifier, list(map(Path, folders)), out, classifier.decision(**asked.decision), **how)
+    print_result({"out": str(out), **found}, asked.as_json, result_lines.arrived_lines)
     return 1 if found["failed"] else 0
 
 
@@ -415,7 +420,7 @@ def print_problems(problems: list[str], notice: str = "") -> int:
 
 
 def segments(
-    *paths: Recordings,
+    *paths: Annotated[Recordings, Parameter(required=True)],
     out: Out,
     model: Run = None,
     per_class: int = 0,
@@ -467,7 +472,7 @@ def segments(
 
 
 def embed(
-    *paths: Recordings,
+    *paths: Annotated[Recordings, Parameter(required=True)],
     out: Out,
     model: Run = None,
     layer: int | Literal["fused"] = "fused",
@@ -531,7 +536,7 @@ def search(
     query: str,
     /,
     *,
-    inside: Annotated[Path, Parameter(name="--in", help="Embedding file of `rales embed`.")],
+    inside: Annotated[LocalPath, Parameter(name="--in", help="Embedding file of `rales embed`.")],
     top: int = 10,
     model: Run = None,
     json: JsonFlag = False,

@@ -7,12 +7,14 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from rales.cli.console import print_message
+from rales.cli.options import LocalPathOrNone, read_model_word
 from rales.errors import UsageError
 
 Served = Annotated[
     str | None,
     Parameter(
         name="--model",
+        converter=read_model_word,
         help="Run folder of `rales train`, its checkpoint file, or an artefact of `rales export`; without it the "
         "package's own model.",
     ),
@@ -29,16 +31,16 @@ Token = Annotated[
 
 
 def serve(
-    project: Path | None = None,
+    project: LocalPathOrNone = None,
     /,
     *,
     host: str = "127.0.0.1",
     port: int = 8765,
     model: Served = None,
-    runs: Path | None = None,
-    folder: Path | None = None,
+    runs: LocalPathOrNone = None,
+    folder: LocalPathOrNone = None,
     token: Token = None,
-    token_file: Path | None = None,
+    token_file: LocalPathOrNone = None,
     allow_host: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     show: Annotated[bool, Parameter(name="--open", negative="")] = False,
 ) -> None:

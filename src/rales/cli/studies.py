@@ -14,10 +14,12 @@ from rales.cli.options import (
     Classes,
     Cluster,
     Data,
+    Databases,
     Freeze,
     From,
     Independent,
     JsonFlag,
+    LocalPath,
     Out,
     Part,
     Processes,
@@ -295,7 +297,7 @@ def protocol(
 
 def cross(
     *systems: Annotated[str, Parameter(required=True)],
-    data: Annotated[tuple[Path, ...], Parameter(name="--data", negative="", required=True)],
+    data: Databases,
     out: Out,
     changes: Changes = Changes(),
     weights: Weights = None,
@@ -336,7 +338,7 @@ def cross(
 
 
 def suspect(
-    *runs: Path,
+    *runs: LocalPath,
     data: Data,
     out: Out,
     top: int = 50,
@@ -476,7 +478,7 @@ def layers(
 
 
 def report(
-    *paths: Annotated[Path, Parameter(required=True)], out: Out, data: Data | None = None, json: JsonFlag = False
+    *paths: Annotated[LocalPath, Parameter(required=True)], out: Out, data: Data | None = None, json: JsonFlag = False
 ) -> None:
     """Write tables and figures from run folders: report.html, report.md, CSV and PNG.
 

@@ -14,13 +14,16 @@ from rales.cli.options import (
     Classes,
     Config,
     Data,
+    Databases,
     Device,
     Epochs,
     Freeze,
     From,
     Independent,
     JsonFlag,
+    LocalPathOrNone,
     Log,
+    Model,
     Out,
     Part,
     Select,
@@ -30,6 +33,8 @@ from rales.cli.options import (
     Weights,
     add_settings_file,
     command_line,
+    read_local_path,
+    read_model_word,
     words_of,
 )
 from rales.cli.settings_options import add_help, add_settings
@@ -133,18 +138,18 @@ def find_first_argument(words: Sequence[str]) -> str | None:
 
 def pretrain(
     *,
-    data: Annotated[tuple[Path, ...], Parameter(name="--data", negative="", required=True)],
+    data: Databases,
     out: Out,
     weights: Weights = None,
     size: Size = None,
     epochs: int | None = None,
     seed: int | None = None,
     mask_ratio: float | None = None,
-    noise: Annotated[tuple[Path, ...], Parameter(name="--noise", negative="")] = (),
+    noise: Annotated[tuple[Path, ...], Parameter(negative="", converter=read_local_path)] = (),
     noise_ratio: float | None = None,
-    teacher: str | None = None,
+    teacher: Annotated[str | None, Parameter(converter=read_model_word)] = None,
     teacher_weight: float | None = None,
-    probe_data: Path | None = None,
+    probe_data: LocalPathOrNone = None,
     part: Part = "train",
     device: Device = None,
     config: Config = None,
@@ -223,13 +228,13 @@ def add_pretraining(words: Sequence[str]) -> Callable[..., Any]:
 
 
 def evaluate(
-    *model: str,
+    *model: Annotated[Model, Parameter(required=True)],
     data: Data,
     split: str | None = None,
     shifts: Annotated[Literal["none", "m2d2"] | None, Parameter(name="--shifts")] = None,
     metric: Annotated[tuple[str, ...], Parameter(name="--metric", negative="")] = (),
     events: Annotated[bool, Parameter(name="--events", negative="")] = False,
-    thresholds: Path | None = None,
+    thresholds: LocalPathOrNone = None,
     device: Device = None,
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
@@ -270,7 +275,7 @@ def evaluate(
     from rales.inference.evaluate_events import evaluate_events
 
     as_one = len(model) > 1 or shifts is not None
-    check_evaluation_options(model, metric, thresholds, events=events, as_one=as_one, with_split=bool(split))
+    check_evaluation_options(metric, thresholds, events=events, as_one=as_one, with_split=bool(split))
     reading: dict[str, Any] = {"skip_damaged": skip_damaged, "progress": True}
     classifiers = [
         load_with_engine(each, "auto" if artefact_format(Path(each)) else "torch", device or "auto", tell=print_message)
@@ -292,7 +297,6 @@ def evaluate(
 
 
 def check_evaluation_options(
-    model: Sequence[str],
     metric: Sequence[str],
     thresholds: Path | None,
     *,
@@ -310,8 +314,6 @@ def check_evaluation_options(
         raise UsageError(f"--metric {metric[0]} --events: an own metric is of annotated cycles; leave one out")
     for word in metric:
         METRICS.find(word)  # says that there is none of that name
-    if not model:
-        raise UsageError("expected a model to score: a run folder, a checkpoint, an artefact or a name")
     if as_one and (with_split or metric or events):
         raise UsageError(
             "several runs, or --shifts: they are scored on their own test cycles; leave --split, --metric and --events "
@@ -333,7 +335,7 @@ def write_thresholds(out: Path, figures: dict[str, Any]) -> None:
 
 
 def calibrate(
-    model: str,
+    model: Model,
     /,
     *,
     data: Data,
@@ -381,7 +383,7 @@ def calibrate(
     print_result(found, json, result_lines.calibration_lines)
 
 
-def weights(name: str | None = None, /, *, file: Path | None = None, json: JsonFlag = False) -> None:
+def weights(name: str | None = None, /, *, file: LocalPathOrNone = None, json: JsonFlag = False) -> None:
     """List the public checkpoints, or fetch one into the cache folder and print its path.
 
     Example: rales weights m2d_vit_base-80x608p16x16-221006-mr7

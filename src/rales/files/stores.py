@@ -98,11 +98,12 @@ def is_url(path: str) -> bool:
 
 
 def refuse_url(path: str | Path, option: str = "") -> None:
-    """Path that is to be written, and the option that gives it -> a UsageError if it is a URL, or what a path makes of
-    one (s3:/bucket/x), which would be a folder called `s3:`; on Windows C:/ is none."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:(/|\\|$)", str(path)):
-        what = "a URL; give a place on this machine, only the shards of predict --manifest go to a store"
-        raise UsageError(f"{option} {path}: {what}".lstrip())
+    """Path that is read or written on this machine, and the option that gives it -> a UsageError if it is a URL, or
+    what a path makes of one (s3:/bucket/x), which would be a folder called `s3:`; on Windows C:/ is none."""
+    if found := re.match(r"([A-Za-z][A-Za-z0-9+.-]+:)([/\\]+|$)", str(path)):
+        address = f"{found[1]}//{str(path)[found.end() :]}" if found[2] else path
+        what = "a URL; give a place on this machine, only recordings and shards of predict --manifest may be elsewhere"
+        raise UsageError(f"{option} {address}: {what}".lstrip())
 
 
 def is_inside(url: str, place: str) -> bool:

@@ -228,7 +228,7 @@ def paper_table(caption: str, pairs: Pairs, whole: bool = True) -> Table | None:
         own = NOT_RUN
         if system and ours:
             cells = [in_brackets(ours.figures[name], ours.interval, name) for name in SCORES]
-            own = [describe_system(system, ours.words), *cells]
+            own = [describe_system(system, ours.words, beside_whole=whole), *cells]
         source = row.architecture if row.pretraining == "–" else f"{row.architecture}, {row.pretraining}"
         rows.append([f"{row.method}{ratio}{fused}", source, *row.printed, *own])
     return Table(
@@ -242,12 +242,14 @@ def paper_table(caption: str, pairs: Pairs, whole: bool = True) -> Table | None:
     )
 
 
-def describe_system(system: System, epoch: str) -> str:
-    """-> what a reader must know before comparing: system, weights, seeds, choice of the epoch, other data."""
+def describe_system(system: System, epoch: str, *, beside_whole: bool) -> str:
+    """-> what a reader must know before comparing: system, weights, seeds, choice of the epoch, and other data, where
+    other rows are of the whole database; else the table says it of all."""
     weights = system.runs[0].config.get("weights") or "random start"
     seeds = count_noun(len(system.runs), "seed")
     parts = [system.name, "" if show_setting(weights) in system.name else show_setting(weights), seeds, epoch]
-    return "; ".join(part for part in [*parts, "not comparable" if system.incomparable else ""] if part)
+    apart = "not comparable" if system.incomparable and beside_whole else ""
+    return "; ".join(part for part in [*parts, apart] if part)
 
 
 def leaderboard_blocks(systems: list[System]) -> list[Block]:

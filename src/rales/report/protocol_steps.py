@@ -204,6 +204,7 @@ def steps_table(steps: Sequence[Step]) -> page.Table:
             ]
         )
     rows.append([ALL_NORMAL, "–", "–", "50.00", "50.00", "50.00", "50.00", "–", "0.00", "0.00", "0.00"])
+
     return page.Table(
         "Score by split, choice of the epoch and kind of sensitivity, and what each choice is worth",
         [

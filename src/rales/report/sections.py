@@ -65,10 +65,10 @@ def comparability_warnings(systems: list[System]) -> list[Block]:
     for s in systems:
         if s.incomparable:
             reasons[s.incomparable].append(s.name)
-    for reason, names in reasons.items():
-        which = f"{reason}{of_systems(names, systems)}"
-        which += "" if printed else ", so published scores say nothing about these figures and are not printed"
-        blocks.append(Text(f"Not comparable with published scores: {which}.", warning=True))
+    if reasons:
+        which = "; ".join(f"{reason}{of_systems(names, systems)}" for reason, names in reasons.items())
+        left_out = "" if printed else " They say nothing about these figures and are not printed."
+        blocks.append(Text(f"Not comparable with published scores: {which}.{left_out}", warning=True))
     chosen = [s.name for s in systems if s.select == "test_best"]
     if chosen:
         blocks.append(
@@ -170,7 +170,7 @@ def left_out_blocks(left_out: list[UnusedFolder]) -> list[Block]:
 
 def of_systems(names: list[str], systems: list[System]) -> str:
     """-> which systems a sentence is about, nothing if about all of them."""
-    return "" if len(names) == len(systems) else f". This is so for {'; '.join(names)}"
+    return "" if len(names) == len(systems) else f" (so for {'; '.join(names)})"
 
 
 def number_span(numbers: list[int]) -> str:

@@ -221,10 +221,12 @@ def _draw_patient(number: int, diagnosis: str, rng: np.random.Generator) -> Pati
         body = f"NA\t{16.5 * (height_cm / 100) ** 2:.1f}\t{height_cm:.0f}"
         breaths_per_min = 18 + 26 * np.exp(-age / 1.7) + rng.normal(0, 2)
         beats_per_min = 80 + 50 * np.exp(-age / 5) + rng.normal(0, 8)
+
     used = [setup.copd if diagnosis == "COPD" else setup.others for setup in SETUPS.values()]
     device = list(SETUPS)[rng.choice(len(SETUPS), p=used)]
     formats = SETUPS[device].formats
     rate_hz, bits, _ = formats[rng.choice(len(formats), p=[share for *_, share in formats])]
+
     chest = Chest(
         cutoff=float(np.clip(rng.lognormal(0, 0.15), 0.7, 1.5) * (1.0 if adult else 1.3)),
         heart_rate_hz=float(max(beats_per_min, 45) / 60),

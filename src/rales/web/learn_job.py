@@ -103,7 +103,7 @@ def train(task: Row, folder: Path) -> Row:
     write_json(folder / "progress.json", {"phase": "measure"})
     held_out = cycles[cycles["split"] == "test"].reset_index(drop=True)
     old, new = (load_model(path) for path in (task["source"], folder / MODEL))
-    return compare_models(old, new, held_out, folder / "cache")
+    return {**compare_models(old, new, held_out, folder / "cache"), "seed": recipe.settings.seed}
 
 
 def compare_models(old: Predictor, new: Predictor, rows: pd.DataFrame, cache_folder: Path) -> Row:

@@ -305,6 +305,7 @@ class Learning:
             return {**IDLE, "status": "failed", **known, "problem": self.without_paths(result["problem"])}
         held_out = {"tested_cycles": result["cycles"], "tested_patients": result["patients"]}
         notes = [*result["notes"], *(f"left out: {sentence}" for sentence in task.get("left_out", ()))]
+        known["seed"] = result.get("seed")
         return {"status": "done", **known, **held_out, "figures": result["figures"], "notes": notes}
 
     def progress(self) -> Row:
@@ -388,7 +389,7 @@ def describe_lack(table: pd.DataFrame, least: int) -> str:
 def describe_origin(job: Row, made: str) -> str:
     """A job that is done, and the day -> where its model is from, in one line."""
     what = {"calibrate": "calibrated", "train": "trained on"}[job["kind"]]
-    how = {"calibrate": "", "train": ", head only" if job["learns"] == "head" else ", all of it"}[job["kind"]]
+    how = f", {describe_training(job)}" if job["kind"] == "train" else ""
     about = f"{count_noun(job['cycles'], 'confirmed cycle')} of {count_noun(job['patients'], 'patient')}"
     origin = f"{job['model']}, {what} here{how}: {about} of {job['session_name']}, {made}"
     if job["kind"] == "train":
@@ -396,6 +397,13 @@ def describe_origin(job: Row, made: str) -> str:
         score = "unknown" if new is None else f"{new:.2f}"
         origin += f"; Score {score} on {count_noun(job['tested_patients'], 'patient')} held out"
     return origin
+
+
+def describe_training(job: Row) -> str:
+    """A job that has trained -> what of the model learned, how long, and from which seed, where its record tells."""
+    what = "head only" if job["learns"] == "head" else "all of it"
+    seed = "" if job["seed"] is None else f", seed {job['seed']}"
+    return f"{what}, {count_noun(job['epochs'], 'epoch')}{seed}"
 
 
 def start_process(folder: Path) -> "subprocess.Popen[bytes]":

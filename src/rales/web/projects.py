@@ -69,30 +69,13 @@ class Project:
 
     def take_in(self) -> None:
         """Recordings of the folder that are not known yet become some of its session, with their annotations."""
-        store, new = self.service.store, 0
+        store = self.service.store
         try:
-            session, said = self.open_session(), self.read_facts()
-            rows = store.rows("SELECT linked, digest, path FROM recordings")
-            known = {(row["linked"], row["digest"]) for row in rows}
-            paths = {row["digest"]: row["path"] for row in rows}
+            session = self.open_session()
             files = [file for file in list_files(self.folder) if has_suffix(file.name)]
             with store.open() as held:  # the last one that closes empties the log, which waits for the disk
                 held.execute("SELECT 1 FROM sessions").fetchone()
-                for number, file in enumerate(files):
-                    self.taken = number, len(files)
-                    linked = file.relative_to(self.folder).as_posix()
-                    try:
-                        if (linked, self.digest_of(linked)) in known:
-                            continue
-                        if store.count() >= self.service.limits.recordings:
-                            log.warning(
-                                "%s: %d recordings are kept, the others are not taken", self.folder, store.count()
-                            )
-                            break
-                        self.take_file(session, linked, paths, said.get(linked, {}))
-                        new += 1
-                    except (ApiError, OSError, ValueError) as error:  # the next file must have its turn
-                        log.warning("%s: not taken (%s)", one_line(str(file)), one_line(describe_problem(error)))
+                new = self.take_files(session, files)
             log.warning("%s: %d recordings, %d of them new", self.folder, len(files), new)
         except Exception:  # the service goes on with what it knows
             if not self.service.queue.ended:
@@ -100,6 +83,28 @@ class Project:
         finally:
             self.taken = None
             store.changes.add()  # so that every page hears of it
+
+    def take_files(self, session: str, files: list[Path]) -> int:
+        """Files of the folder -> how many were new and are in the session now, as far as there is room for them."""
+        store, said, new = self.service.store, self.read_facts(), 0
+        rows = store.rows("SELECT linked, digest, path FROM recordings")
+        known = {(row["linked"], row["digest"]) for row in rows}
+        paths = {row["digest"]: row["path"] for row in rows}
+
+        for number, file in enumerate(files):
+            self.taken = number, len(files)
+            linked = file.relative_to(self.folder).as_posix()
+            try:
+                if (linked, self.digest_of(linked)) in known:
+                    continue
+                if store.count() >= self.service.limits.recordings:
+                    log.warning("%s: %d recordings are kept, the others are not taken", self.folder, store.count())
+                    break
+                self.take_file(session, linked, paths, said.get(linked, {}))
+                new += 1
+            except (ApiError, OSError, ValueError) as error:  # the next file must have its turn
+                log.warning("%s: not taken (%s)", one_line(str(file)), one_line(describe_problem(error)))
+        return new
 
     def digest_of(self, linked: str) -> str:
         """A file of the folder -> the SHA-256 of its content, read anew where it has changed. Errors: OSError."""

@@ -62,8 +62,8 @@ class LearnedFigure:
 @dataclass
 class Job:
     """The learning job: none, running, done (its model waits to be used or discarded) or failed, then `problem` says
-    why. Figures of one that was trained are of `tested_patients` who did not train; those of one that was calibrated
-    are of the patients who taught it."""
+    why. Figures of one that was trained, by its `seed`, are of `tested_patients` who did not train; those of one that
+    was calibrated are of the patients who taught it."""
 
     status: Literal["none", "running", "done", "failed"]
     kind: Kind = "calibrate"
@@ -77,6 +77,7 @@ class Job:
     epoch: int = 0
     epochs: int = 0
     epoch_s: float = 0.0
+    seed: int | None = None
     problem: str = ""
     tested_cycles: int = 0
     tested_patients: int = 0

@@ -50,9 +50,10 @@ export function surveyWords({ cycles, recordings, patients, unnamed, heard, left
 }
 
 /** A job that is done or has failed -> whose figures these are. @type {(job: Service.Job) => string} */
-export function outcomeWords({ status, kind, model, problem, tested_cycles, tested_patients }) {
+export function outcomeWords({ status, kind, model, learns, epochs, seed, problem, tested_cycles, tested_patients }) {
   if (status === "failed") return problem;
   const whom = `${many(tested_cycles, "cycle")} of ${many(tested_patients, "patient")}`;
   if (kind === "calibrate") return `${model}, calibrated by ${whom}. The error with the new temperature is of each patient by the others.`;
-  return `Old and new model on ${whom} who did not train; intervals of 95 % by patient.`;
+  const how = [learns === "head" ? "head only" : "all of it", many(epochs, "epoch"), ...(seed === null ? [] : [`seed ${seed}`])];
+  return `Trained: ${how.join(", ")}. Old and new model on ${whom} who did not train; intervals of 95 % by patient.`;
 }
