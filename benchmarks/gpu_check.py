@@ -560,7 +560,7 @@ def fill_memory(check: Check) -> dict[str, Any]:
     program = f"import torch\nfrom rales.cli import main\n{limit}\nmain({[str(word) for word in words]!r})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     said = (done.stderr.strip().splitlines() or [""])[-1]
-    return {"sentence": said, "exit_code": done.returncode, "equal": "out of memory; use a smaller" in said}
+    return {"sentence": said, "exit_code": done.returncode, "equal": "out of memory; where the network has it" in said}
 
 
 LESS_MEMORY = "import resource; resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))"
