@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rales.export.engine_selection import speed_ratio, time_engines
+from rales.jobs.benchmark import find_bf16_problem
 from rales.models import FusionClassifier, ViT
 from rales.models.cpu_inference import bf16_is_faster, prepack_for_cpu
 from rales.training.optim import make_adam
@@ -49,8 +50,11 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     rounds = 3 if options.quick else 11
-    names = [EAGER, SDPA, FLOAT32, *([BF16] if bf16_is_faster() else [])]
+    problem = find_bf16_problem()
+    names = [EAGER, SDPA, FLOAT32, *([] if problem else [BF16])]
     describe_machine()
+    if problem:
+        print(f"{BF16}: left out, {problem}")
 
     print(f"\nTraining step, batch {BATCH} (forward, loss, backward, Adam), ms per clip of 8 s")
     table(time_engines({name: training_step(name) for name in names}, rounds), BATCH)

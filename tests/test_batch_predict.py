@@ -4,6 +4,7 @@ import importlib.util
 import shutil
 import threading
 import time
+from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,8 @@ import pytest
 import soundfile
 
 from rales.data.corpus import read_corpus
-from rales.errors import UsageError
+from rales.errors import FileSystemError, MissingFileError, UsageError
 from rales.export.load import load_with_engine
-from rales.files.stores import StoreError
 from rales.inference import audio_reader
 from rales.inference.load_model import load_model
 from rales.inference.predictor import Predictor
@@ -53,7 +53,7 @@ def write_recordings(folder: Path, count: int, duration_s: float = 3.0) -> None:
     pd.DataFrame({"path": names}).to_parquet(folder / "manifest.parquet")
 
 
-def job(place: Path, out: Path, **words: object) -> dict[str, object]:
+def job(place: Path, out: str | Path, **words: object) -> dict[str, object]:
     options = {"model": str(place / "model.safetensors"), "shard": 4, "cycles": "windows", "quality": False, **words}
     return batch_predict.predict_manifest(place / "manifest.parquet", out, **options)  # type: ignore[arg-type]
 
@@ -99,8 +99,31 @@ def test_a_job_ends_after_three_shards_in_a_row_that_cannot_be_written() -> None
     told = batch_predict.collect_failures("out", end_with(full, full, None, full, full, killed, full))
     assert told[0] == "shard 0 (1 recordings from a.wav on): the disk is full"
     assert len(told) == 6
-    with pytest.raises(StoreError, match=r"^out: 3 shards one after another .* \(shard 3 .*: the disk is full\); what"):
-        batch_predict.collect_failures("out", end_with(None, full, full, full))
+    missing = MissingFileError("m.safetensors", "no such checkpoint")
+    for error, said in ((full, "the disk is full"), (missing, "m.safetensors: no such checkpoint")):
+        with pytest.raises(
+            FileSystemError,
+            match=rf"^out: 3 shards one after another failed at a file or a store, so .* \(shard 3 .*: {said}\); what",
+        ):
+            batch_predict.collect_failures("out", end_with(None, error, error, error))
+
+
+def test_workers_are_told_a_folder_by_its_full_path(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it was given as a URL: each has a folder of its own to which a path could be relative."""
+    told = list[tuple[str, str]]()
+
+    def start(waiting: object, shared: tuple[str, ...], *, cluster: str, **_: object) -> Generator[Any]:
+        told.append((cluster, shared[0]))
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(batch_predict, "start_shards", start)
+    for cluster, out in (("local", "out"), ("local", "file://out"), ("slurm", "file://out")):
+        with pytest.raises(KeyboardInterrupt):
+            job(place, out, cluster=cluster)
+    assert told == [(cluster, str(tmp_path / "out")) for cluster in ("local", "local", "slurm")]
 
 
 class Killer(threading.Thread):

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-from benchmarks import page
+from benchmarks import page, pretrain_speed, vit_speed
 
 from rales.cli import main
 from rales.errors import UsageError
@@ -73,6 +74,27 @@ def test_bfloat16_takes_part_by_measurement(monkeypatch: pytest.MonkeyPatch) -> 
         else:
             with pytest.raises(UsageError, match="200 in float32"):
                 make()
+
+
+class Asked(Exception):
+    """What is to be timed is known."""
+
+
+@pytest.mark.parametrize("script", [vit_speed, pretrain_speed])
+def test_scripts_time_bfloat16_by_the_same_rule(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def note(turns: dict[str, object], *_: object) -> None:
+        raise Asked(*turns)
+
+    makers = ("training_step", "plain_step", "rales_step", "ViT", "M2D", "describe_machine")
+    for name in (name for name in makers if hasattr(script, name)):
+        monkeypatch.setattr(script, name, lambda *_, **__: lambda: 0.0)
+    monkeypatch.setattr(script, "time_engines", note)
+    monkeypatch.setattr("sys.argv", ["speed"])
+    for bf16, taken in ((150.0, True), (20.0, False)):
+        monkeypatch.setattr(benchmark, "measure_peak_gflops", {"float32": 200.0, "bf16": bf16}.get)
+        with pytest.raises(Asked) as asked:
+            script.main()
+        assert (script.BF16 in asked.value.args) is taken
 
 
 def test_operations_of_a_clip() -> None:

@@ -98,7 +98,9 @@ def test_out_of_memory_tells_what_needs_less(
     monkeypatch.setattr("rales.cli.run_word", fail)
     code, _, err = command(capsys, word)
     assert code == 1
-    assert f"{word}.micro_batch or, where the network has it, --set {knob}=true" in " ".join(err.split())
+    said = " ".join(err.split())
+    assert f"--set {knob}=true needs less, gives the same result, and an unfinished run goes on with it" in said
+    assert f"a smaller --set {word}.micro_batch or --size is another run, with another --out" in said
 
 
 def test_help_does_not_wait_for_the_heavy_packages() -> None:

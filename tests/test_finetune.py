@@ -15,10 +15,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import rales
 from rales.cli.result_lines import figure_lines
 from rales.data import read_cycles, splits
 from rales.evaluation.metrics import confusion_matrix, icbhi_scores
 from rales.evaluation.predictions import FIGURES
+from rales.files.writers import write_json
 from rales.labels import CLASSES
 from rales.settings import RunSettings, Training
 from rales.training import epoch_logits, finetune, run_folder
@@ -220,6 +222,24 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
     train(tmp_path / "stopped", *words)
     same_run(tmp_path / "stopped", tmp_path / "undisturbed")
     assert epoch_of(tmp_path / "stopped") == 2
+
+
+@pytest.mark.parametrize("change", ["recompute", "version"])
+def test_a_run_that_went_on_with_what_is_no_other_run_can_be_loaded(
+    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch, undisturbed: Path, change: str
+) -> None:
+    """With recomputed activations, or after a version that lacked a setting."""
+    stop_after("save_epoch", 1)(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run")
+    monkeypatch.undo()
+    if change == "version":
+        record = run_folder.read_json(tmp_path / "run" / "config.json")
+        del record["config"]["train"]["sam_rho"]
+        write_json(tmp_path / "run" / "config.json", record)
+    train(tmp_path / "run", *(["model.recompute=yes"] if change == "recompute" else []))
+    rales.load(tmp_path / "run")
+    assert lines(tmp_path / "run") == lines(undisturbed)
 
 
 def plan_scores(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:

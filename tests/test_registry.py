@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 import rales
+from rales.data import read_cycles
 from rales.errors import UsageError
 from rales.jobs import sweep
 from rales.recipes import m2d_fusion
@@ -58,6 +59,26 @@ def test_the_record_names_the_file_and_all_settings(place: Path) -> None:
     assert re.fullmatch("[0-9a-f]{64}", record["recipe_source"]["sha256"])
     assert record["config"]["dropout"] == 0.25
     assert record["config"]["audio"]["duration_s"] == 1
+
+
+def test_a_run_whose_recipe_moved_before_it_went_on_can_be_loaded(place: Path, tmp_path: Path) -> None:
+    cycles, first, second = read_cycles(place / "data"), tmp_path / "own.py", tmp_path / "moved" / "own.py"
+    first.write_text(OWN)
+
+    def train(file: Path, *, stop: bool) -> None:
+        def after_epoch(_: object) -> None:
+            if stop:
+                raise KeyboardInterrupt
+
+        made = make_recipe(f"{file}:recipe", ["train.epochs=2", "train.device=cpu", "audio.duration_s=1"], size="tiny")
+        made.run(made, cycles, tmp_path / "run", after_epoch=after_epoch)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(first, stop=True)
+    second.parent.mkdir()
+    first.rename(second)
+    train(second, stop=False)
+    assert rales.load(tmp_path / "run").recipe.source["file"] == str(second)
 
 
 def test_its_run_predicts_embeds_evaluates_and_is_reported(place: Path, capsys: Any, tmp_path: Path) -> None:

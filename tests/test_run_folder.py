@@ -87,9 +87,13 @@ def test_a_run_of_other_settings_is_left_alone(tmp_path: Path, name: str) -> Non
 
 
 def test_recomputed_activations_are_no_other_run(tmp_path: Path) -> None:
-    run_folder.begin_run(tmp_path, other(config={"model": {"recompute": False}, "encoder": {"recompute": False}}))
+    def record(recompute: bool) -> dict[str, Any]:
+        config = {"model": {"recompute": recompute}, "encoder": {"recompute": recompute}}
+        return other(config=config, asked={"config": config})
+
+    run_folder.begin_run(tmp_path, record(False))
     (tmp_path / "resume.safetensors").touch()
-    changed = other(config={"model": {"recompute": True}, "encoder": {"recompute": True}})
+    changed = record(True)
     assert run_folder.begin_run(tmp_path, changed) is False
     run_folder.check_same_run(tmp_path, run_folder.read_json(tmp_path / "config.json"), changed)
 

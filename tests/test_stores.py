@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from rales.errors import FileError, UsageError
+from rales.errors import FileError, FileSystemError, MissingFileError, UsageError
 from rales.files import stores
 from rales.inference import audio_reader
 from rales.jobs import batch_predict
@@ -160,7 +160,7 @@ def test_a_job_ends_where_its_store_is_gone(
 ) -> None:
     store.spoil = lambda request: refuse("503 Service Unavailable", "SlowDown")
     monkeypatch.setattr(batch_predict, "GIVE_UP", 2)
-    with pytest.raises(stores.StoreError, match=r"2 shards one after another had no answer .*; what is done is kept"):
+    with pytest.raises(FileSystemError, match=r"2 shards one after another failed .*; what is done is kept"):
         job(place, tmp_path / "gone")
     assert not list((tmp_path / "gone" / "status").iterdir())
     store.spoil = lambda request: None
@@ -257,7 +257,7 @@ def test_a_store_that_takes_no_shards_ends_the_job(
 
     store.spoil = refuse_shards
     monkeypatch.setattr(batch_predict, "GIVE_UP", 2)
-    with pytest.raises(stores.StoreError, match=r"2 shards .* could not be written, .* \(shard 1 .*refuses that"):
+    with pytest.raises(FileSystemError, match=r"2 shards .* failed at a file or a store, .* \(shard 1 .*refuses that"):
         job(place, "s3://chest/full", cycles="windows")
     assert not any("/chest/in/6" in request for request in store.asked)  # of the third shard
 
@@ -277,6 +277,15 @@ def test_what_passes_is_asked_again_when_shards_are_counted(
     assert [file.read() for _, file in folder.read_status({"a", "b"})] == [b"one", b"two"]
 
 
+def test_a_status_that_is_removed_before_it_is_counted_is_told_as_that(running: tuple[Store, Any]) -> None:
+    running[1].pipe_file("chest/emptied/status/part-000000.parquet", b"one")
+    names = {"part-000000.parquet", "part-000001.parquet"}
+    with pytest.raises(
+        MissingFileError, match=r"^s3://chest/emptied/status: a file of it was removed meanwhile; the same"
+    ):
+        list(StoreFolder("s3://chest/emptied").read_status(names))
+
+
 def test_a_job_that_was_faster_stays(running: tuple[Store, Any], store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the look whether a place is anybody's and the claim of it."""
     folder, read = StoreFolder("s3://chest/raced"), StoreFolder._read_job
@@ -292,7 +301,17 @@ def test_a_job_that_was_faster_stays(running: tuple[Store, Any], store: Store, m
 
 
 @pytest.mark.parametrize(
-    "url", ["s3://", "s3:///", "memory://x", "sftp://host/x", "http://host/x", "simplecache::s3://bucket/x", "file://"]
+    "url",
+    [
+        "s3://",
+        "s3:///",
+        "s3:///x",
+        "memory://x",
+        "sftp://host/x",
+        "http://host/x",
+        "simplecache::s3://bucket/x",
+        "file://",
+    ],
 )
 def test_shards_go_to_folders_and_object_stores_alone(url: str) -> None:
     with pytest.raises(UsageError, match=rf"--out {url}: expected a folder, or one in a bucket of an object store"):

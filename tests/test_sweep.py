@@ -26,6 +26,7 @@ from rales.data import read_cycles, splits
 from rales.data.dataset import expand_rows, index_extras, make_preparation, read_extras, select_extras
 from rales.errors import SettingError, UsageError
 from rales.files.atomic import lock_folder
+from rales.files.writers import write_json
 from rales.jobs import gpu_estimate, reproduce, sweep
 from rales.recipes.registry import find_settings, make_recipe
 from rales.registry import RECIPES
@@ -227,6 +228,21 @@ def test_a_damaged_finished_folder_fails_alone(data: Path, tmp_path: Path) -> No
     second = sweep.run(trials, data, tmp_path, processes=1)
     assert [outcome.state for outcome in second] == ["failed", "skipped"]
     assert "config.json" in second[0].error
+
+
+@pytest.mark.usefixtures("jobs_in_this_process")
+def test_a_finished_trial_of_the_version_before_or_with_other_memory_is_skipped(data: Path, tmp_path: Path) -> None:
+    (trial,) = planned()
+    sweep.run([trial], data, tmp_path, processes=1)
+    record = run_folder.read_json(tmp_path / trial.name / "config.json")
+    del record["config"]["train"]["sam_rho"]
+    write_json(tmp_path / trial.name / "config.json", record)
+    for word in ("model.recompute=no", "model.recompute=yes"):
+        again = dataclasses.replace(trial, words=(*trial.words, word))
+        assert [outcome.state for outcome in sweep.run([again], data, tmp_path, processes=1)] == ["skipped"]
+    other = dataclasses.replace(trial, words=(*trial.words, "train.sam_rho=0.05"))
+    (outcome,) = sweep.run([other], data, tmp_path, processes=1)
+    assert "(config.train.sam_rho is 0.0 there, 0.05 here)" in outcome.error
 
 
 @pytest.mark.usefixtures("jobs_in_this_process")

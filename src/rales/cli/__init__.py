@@ -104,8 +104,9 @@ def main(words: list[str] | None = None) -> None:
             raise
         loop, network = ("pretrain", "encoder") if words[:1] == ["pretrain"] else ("train", "model")
         exit_with_sentence(
-            f"out of memory; use a smaller --set {loop}.micro_batch or, where the network has it, --set "
-            f"{network}.recompute=true, with which the result is the same, or a smaller --size",
+            f"out of memory; where the network has it, --set {network}.recompute=true needs less, gives the same "
+            f"result, and an unfinished run goes on with it; a smaller --set {loop}.micro_batch or --size is another "
+            "run, with another --out",
             1,
         )
 

@@ -41,8 +41,9 @@ def atomic_write(path: Path, bytes_needed: int = 0) -> Iterator[Path]:
 
     Its bytes are on the disk before it has its name, and the name when all is done. A full disk is turned into a
     sentence that says what was needed and what is free, another OSError into one that names `path`. A device or a pipe
-    at `path` is left alone: an OSError.
+    at `path` is left alone: an OSError; a URL is a UsageError.
     """
+    refuse_url(path)
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise FileSystemError(path, "a device or a pipe, which would be replaced; give the name of a file")
     try:

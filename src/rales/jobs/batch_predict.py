@@ -21,12 +21,12 @@ from rales.data import manifest as table
 from rales.data.annotation_dialects import TableRow
 from rales.data.corpus import CorpusSource, iterate_strings, read_corpus
 from rales.environment import count_processors, count_threads, limit_threads
-from rales.errors import FileError, UsageError
+from rales.errors import FileError, FileSystemError, UsageError
 from rales.evaluation import predictions, recordings
 from rales.export.load import Tell, load_with_engine
 from rales.files.csv_cells import one_line
 from rales.files.json_files import to_jsonable
-from rales.files.stores import StoreError, ask_only, is_inside, is_url
+from rales.files.stores import ask_only, is_inside, is_url
 from rales.inference import prediction_writers
 from rales.inference.predictor import Predictor
 from rales.jobs.shard_folders import open_shard_folder
@@ -36,7 +36,7 @@ from rales.progress import progress_bar
 
 SHARD_RECORDINGS = 1000  # recordings: some 7,000 cycles, 1 MB; ten million recordings are 10,000 shards
 RETRIES = 3  # of a shard whose worker died
-GIVE_UP = 3  # shards one after another that a store or a disk keeps from being computed, then the job ends
+GIVE_UP = 3  # shards one after another that a file, a disk or a store keeps from being computed, then the job ends
 
 
 class Shard(NamedTuple):
@@ -87,9 +87,9 @@ def predict_manifest(
         raise UsageError("--sbatch: is of --cluster slurm; add that, or leave it out")
     if shard < 1 or (processes or 1) < 1:
         raise UsageError("--shard and --processes: expected 1 or more")
-    if cluster == "slurm" and is_url(str(out)):
-        raise UsageError(f"--out {out}: --cluster slurm writes its logs there, too; give a folder that all nodes share")
     folder = open_shard_folder(out)
+    if cluster == "slurm" and is_url(folder.address):
+        raise UsageError(f"--out {out}: --cluster slurm writes its logs there, too; give a folder that all nodes share")
     collection = read_corpus([manifest], part="all")
     (source,) = collection.sources
     check_urls(manifest, source, urls)
@@ -103,8 +103,7 @@ def predict_manifest(
     job |= {"cycles": cycles, "quality": quality, "decision": told, **({"rows": digest_rows(rows)} if rows else {})}
     is_path = model and model not in SHIPPED and Path(model).exists()
     file = str(Path(str(model)).resolve()) if is_path else model
-    place = str(out) if is_url(str(out)) else str(Path(out).resolve())
-    shared = (place, file, decision, cycles, quality, tuple(urls))
+    shared = (folder.address, file, decision, cycles, quality, tuple(urls))
 
     with folder.lock():
         check_same_job(out, folder.claim(job), job)
@@ -120,8 +119,8 @@ def predict_manifest(
 
 
 def collect_failures(out: str | Path, ended: Iterable[tuple[Shard, Any]]) -> list[str]:
-    """Shards as they end, each with None or its error -> a sentence for each that failed. Errors: StoreError, after
-    GIVE_UP of them in a row that could not be read or written; an OSError is the disk's."""
+    """Shards as they end, each with None or its error -> a sentence for each that failed. Errors: FileSystemError,
+    after GIVE_UP of them in a row that a file, a disk or a store kept from being computed."""
     failed, in_row = list[str](), 0
     for part, error in ended:
         in_row = in_row + 1 if isinstance(error, OSError) else 0
@@ -129,9 +128,9 @@ def collect_failures(out: str | Path, ended: Iterable[tuple[Shard, Any]]) -> lis
             which = f"{len(part.paths)} recordings from {part.paths[0]} on"
             failed.append(f"shard {part.number} ({which}): {error}")
         if in_row == GIVE_UP:
-            what = f"{GIVE_UP} shards one after another had no answer from a store or could not be written"
+            what = f"{GIVE_UP} shards one after another failed at a file or a store"
             hint = "what is done is kept, and the same command goes on"
-            raise StoreError(out, f"{what}, so the job ended ({failed[-1]}); {hint}")
+            raise FileSystemError(out, f"{what}, so the job ended ({failed[-1]}); {hint}")
     return failed
 
 

@@ -96,11 +96,19 @@ def engine_paths(model: Predictor) -> Iterator[tuple[str, Callable[[], Engine]]]
 
 
 def build_bf16_engine(variant: Callable[..., Engine]) -> Engine:
-    """Maker of torch's engines -> that in bfloat16. Errors: emulated, a turn might take minutes (UsageError)."""
+    """Maker of torch's engines -> that in bfloat16. Errors: `find_bf16_problem` (UsageError)."""
+    if problem := find_bf16_problem():
+        raise UsageError(problem)
+    return variant(precision="bf16")
+
+
+def find_bf16_problem() -> str:
+    """-> why bfloat16 takes no part in a measurement of torch here: emulated, a turn might take minutes; "" if it does,
+    whatever `train.precision=auto` takes."""
     float32, bf16 = (measure_peak_gflops(name) or 0.0 for name in ("float32", "bf16"))
     if bf16 < float32 / MOST_TIMES_SLOWER:
-        raise UsageError(f"products reach {bf16:.0f} GFLOP/s here, {float32:.0f} in float32: no units for it")
-    return variant(precision="bf16")
+        return f"products reach {bf16:.0f} GFLOP/s here, {float32:.0f} in float32: no units for it"
+    return ""
 
 
 def build_artefact_engine(model: Predictor, to: str, precision: str, clips: Waveforms) -> Engine:

@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
-from rales.errors import FileError, UsageError
+from rales.errors import FileError, MissingFileError, UsageError
 from rales.files.atomic import lock_folder, make_folder, remove_abandoned, temporary_folder
 from rales.files.json_files import parse_json, to_jsonable
 from rales.files.stores import StoreError, ask_store, open_file_system
@@ -29,6 +29,8 @@ OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oci", "oss")
 
 class ShardFolder(Protocol):
     """OUT of a batch job."""
+
+    address: str  # path or URL by which another process, in another folder, opens it
 
     def lock(self) -> AbstractContextManager[None]:
         """Keep other processes out, where it can be done, and clear away what killed ones left."""
@@ -53,7 +55,7 @@ def open_shard_folder(out: str | Path) -> ShardFolder:
         return DiskFolder(Path(out))
     if protocol == "file" and place:
         return DiskFolder(Path(open_file_system(str(out))[1]))
-    if protocol not in OBJECT_STORES or not place.strip("/"):
+    if protocol not in OBJECT_STORES or place[:1] in ("", "/"):
         raise UsageError(f"--out {out}: expected a folder, or one in a bucket of an object store (s3://bucket/folder)")
     return StoreFolder(str(out))
 
@@ -63,6 +65,7 @@ class DiskFolder:
 
     def __init__(self, place: Path) -> None:
         self.place = place
+        self.address = str(place.resolve())
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -102,7 +105,7 @@ class StoreFolder:
     """A place in an object store. It has no lock: who works there at the same time does the same work twice."""
 
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
+        self.url = self.address = url.rstrip("/")
         self.files, self.place = open_file_system(self.url)
 
     def lock(self) -> AbstractContextManager[None]:
@@ -144,7 +147,11 @@ class StoreFolder:
         for start in range(0, len(every), TOGETHER):
             some = every[start : start + TOGETHER]
             places = [f"{self.place}/status/{name}" for name in some]
-            found = self._ask(partial(self._fetch, places))
+            try:
+                found = self._ask(partial(self._fetch, places), FileNotFoundError)
+            except FileNotFoundError as error:
+                reason = "a file of it was removed meanwhile; the same command computes its shard again"
+                raise MissingFileError(f"{self.url}/status", reason) from error
             for name, content in zip(some, found, strict=True):
                 yield f"{self.url}/status/{name}", BytesIO(content)
 

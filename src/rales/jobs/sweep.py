@@ -24,7 +24,6 @@ from rales.data import make_portable, read_cycles, splits
 from rales.data.splits import digest_cycles
 from rales.errors import SettingError, UsageError
 from rales.files.atomic import lock_folder
-from rales.files.json_files import to_jsonable
 from rales.files.writers import write_json
 from rales.jobs.linear_probe import name, subsets
 from rales.progress import progress_bar
@@ -204,10 +203,10 @@ def is_finished(trial: Trial, folder: Path, cycles: pd.DataFrame) -> bool:
         check_record(stored, folder / "config.json")
         table = splits.divide_cycles(cycles, recipe.settings)
         same_data = stored["split"]["digest"] == digest_cycles(table[table["split"] != ""])
-        asked = stored.get("asked", stored)  # the last of several stages has numbers of its own
-        of_file = stored.get("recipe_source", {})
-        same_source = of_file.get("sha256") == recipe.source.get("sha256") and of_file.keys() == recipe.source.keys()
-        return bool(same_data and same_source and asked["config"] == to_jsonable(to_dict(recipe.settings)))
+        asked = {"recipe_source": recipe.source, "config": to_dict(recipe.settings)}
+        there = {**stored, **stored.get("asked", {})}  # the last of several stages has numbers of its own
+        section = type(recipe.settings)
+        return same_data and not run_folder.find_differences(asked, there, ("recipe_source", "config"), section)
     except (
         ValueError,
         OSError,

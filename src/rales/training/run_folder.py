@@ -60,13 +60,13 @@ RESUME_IGNORES = (
     "config.model.recompute",
     "config.encoder.recompute",
 )
+IDENTITY = ("recipe", "config", "seed")  # of a run, in config.json and in its checkpoints
 
 
 def begin_run(folder: Path, record: Mapping[str, Any], section: "type[DataclassInstance] | None" = None) -> bool:
     """Make or reopen a run folder; -> True if it holds a finished run of the same record.
 
-    An unfinished run of the same record goes on. A setting that the folder's record lacks, since its version did not
-    have it, has there the default of `section`, the dataclass of the settings, as it has where a model is loaded.
+    An unfinished run of the same record goes on; what that is, says `find_differences`, whose `section` this is.
     Errors: a folder that holds a run of other settings (named), or other files, or cannot be written to.
     """
     make_folder(folder)
@@ -77,11 +77,6 @@ def begin_run(folder: Path, record: Mapping[str, Any], section: "type[DataclassI
         return False
 
     stored = read_json(folder / "config.json")
-    for part in (stored, stored.get("asked")):
-        if section is None or not isinstance(part, dict):
-            continue
-        with suppress(ValueError):  # what this version does not know or allow is named as a difference
-            part["config"] = to_dict(from_dict(section, part.get("config"), folder))
     if "recipe" not in stored:
         raise FileError(folder, "not a run folder, its config.json is of something else; choose an empty --out")
     if not (folder / "done").exists() and not has_resume(folder):  # stopped before the first epoch was done
@@ -90,24 +85,66 @@ def begin_run(folder: Path, record: Mapping[str, Any], section: "type[DataclassI
         write_json(folder / "config.json", record)
         return False
 
-    # of what the stored record alone has, settings and the recipe's source count; the rest may be of another version
-    asked, there = flatten_json(to_jsonable(record)), flatten_json(to_jsonable(stored))
-    keys = [*asked, *(key for key in there if key.startswith(("config.", "recipe")) and key not in asked)]
-    differences = [key for key in keys if asked.get(key) != there.get(key)]
     finished = (folder / "done").exists()
-    ignored = (*RESUME_IGNORES, "computed_in") if finished else RESUME_IGNORES
-    differences = [key for key in differences if not key.startswith(ignored)]
-    if differences:
-        key = differences[0]
+    differences = find_differences(record, stored, section=section)
+    names = [name for name in differences if not (finished and name.startswith("computed_in"))]
+    if names:
+        there, here = differences[names[0]]
         raise FileError(
             folder,
-            f"holds a run of other settings ({key} is {there.get(key)!r} there, "
-            f"{asked.get(key)!r} here{f', and {len(differences) - 1} more' if len(differences) > 1 else ''}); "
-            "choose another --out or remove the folder",
+            f"holds a run of other settings ({names[0]} is {there!r} there, {here!r} here"
+            f"{f', and {len(names) - 1} more' if len(names) > 1 else ''}); choose another --out or remove the folder",
         )
 
     clear_leftovers(folder)
     return finished
+
+
+def find_differences(
+    record: Mapping[str, Any],
+    stored: Mapping[str, Any],
+    parts: tuple[str, ...] = ("",),
+    section: "type[DataclassInstance] | None" = None,
+) -> dict[str, tuple[Any, Any]]:
+    """Record of a run, and one that it, or the version before, has stored -> what makes them two runs: dotted name ->
+    value there and here.
+
+    Parameters
+    ----------
+    record, stored
+        A setting that `stored` lacks, since its version did not have it, has there the default that it has where a
+        model is loaded. What `stored` alone has counts only if it is a setting or the recipe's.
+    parts
+        Beginnings of the names that count; all do that are not in RESUME_IGNORES.
+    section
+        The dataclass of the settings, which knows their defaults. Without it a setting that is not there is not judged.
+    """
+    filled = dict(to_jsonable(stored))
+    asked_there = filled.get("asked")
+    if isinstance(asked_there, dict):
+        filled["asked"] = _fill_in(asked_there, section)
+    here, there = flatten_json(to_jsonable(record)), flatten_json(_fill_in(filled, section))
+    not_judged = section is None and isinstance(stored.get("config"), Mapping)
+
+    found = {}
+    for name in dict.fromkeys((*here, *there)):
+        plain = name.removeprefix("asked.")  # what the run that this is a stage of was asked for
+        if not name.startswith(parts) or plain.startswith(RESUME_IGNORES) or here.get(name) == there.get(name):
+            continue
+        of_settings = plain.startswith("config.")
+        if (name in here or of_settings or name.startswith("recipe")) and not (
+            not_judged and of_settings and name not in there
+        ):
+            found[name] = (there.get(name), here.get(name))
+    return found
+
+
+def _fill_in(record: dict[str, Any], section: "type[DataclassInstance] | None") -> dict[str, Any]:
+    """Record -> the same, whose settings have the defaults of those that it lacks; as it is, where they are none."""
+    with suppress(ValueError):  # what this version does not know or allow is named as a difference
+        if section is not None:
+            return {**record, "config": to_dict(from_dict(section, record.get("config"), "config.json"))}
+    return record
 
 
 def clear_leftovers(folder: Path) -> None:
@@ -124,16 +161,10 @@ def has_resume(folder: Path) -> bool:
 def check_same_run(path: Path, stored: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     """Record in a checkpoint from which a run is to go on, and the run's own: ValueError if another run wrote it. Of a
     setting that it lacks, `begin_run` has judged by the record beside it."""
-    asked, there = flatten_json(to_jsonable(record)), flatten_json(stored)
-    known = [key for key in asked if key.startswith(("recipe", "seed", "split.digest"))]
-    known += [key for key in asked if key.startswith("config.") and key in there]
-    different = next(
-        (key for key in known if asked[key] != there.get(key) and not key.startswith(RESUME_IGNORES)), None
-    )
-    if different:
+    for name, (there, here) in find_differences(record, stored, (*IDENTITY, "split.digest")).items():
         raise FileError(
             path,
-            f"is of another run ({different} is {there.get(different)!r} there, {asked[different]!r} here); "
+            f"is of another run ({name} is {there!r} there, {here!r} here); "
             "put its own back, or train again in an empty folder",
         )
 

@@ -14,7 +14,6 @@ from rales.models.m2d_checkpoints import read_safetensors
 from rales.training import run_folder
 
 ARTEFACTS = (".onnx", ".xml")  # of `rales export`
-IDENTITY = ("recipe", "recipe_source", "config", "seed")  # of a run, in config.json and in its checkpoints
 
 
 class TrainedModel(NamedTuple):
@@ -66,9 +65,10 @@ def read_trained_model(path: Path) -> TrainedModel:
     tensors, record = run_folder.read_checkpoint(path)
     check_names_classes(record, path)
     if run_record is not None:
-        different = [name for name in IDENTITY if run_record.get(name) != record.get(name)]
-        if different:
-            raise FileError(path, f"its {different[0]} is not that of config.json; the folder holds files of two runs")
+        for name, (there, here) in run_folder.find_differences(record, run_record, run_folder.IDENTITY).items():
+            raise FileError(
+                path, f"its {name} is {here!r}, in config.json it is {there!r}; the folder holds files of two runs"
+            )
     return TrainedModel(path, add_encoder(tensors, record, path), record)
 
 
