@@ -137,7 +137,7 @@ def add_named_settings(words: list[str]) -> None:
 def name_arguments(words: list[str]) -> None:
     """Words of the command -> nothing; where they ask for help, its usage names the arguments that may be left out, all
     of which are [ARGS] to cyclopts."""
-    if not words[:1] or words[0].startswith("-") or words[0] not in [*app] or not {*app.help_flags} & {*words}:
+    if not {"--help", "-h"} & {*words[1:]} or words[0].startswith("-") or words[0] not in [*app]:
         return
     from cyclopts.help import format_usage
 
