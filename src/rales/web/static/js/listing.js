@@ -10,7 +10,7 @@ let loads = 0; // counts, so that an answer for what has been left meanwhile is 
 let stream = /** @type {EventSource | null} */ (null);
 let since = /** @type {string | null} */ (null); // up to which change is known what there is, null before the list is there
 let again = 0; // timer
-let rest = Promise.resolve(); // until the whole list is there
+let loading = Promise.resolve(); // until the whole list is there
 
 export function start() {
   document.addEventListener("visibilitychange", follow);
@@ -21,7 +21,10 @@ export async function refresh() {
   const number = (loads += 1);
   since = null;
   follow();
-  if (!state.session) return update({ recordings: [], whole: true });
+  if (!state.session) {
+    loading = Promise.resolve();
+    return update({ recordings: [], whole: true });
+  }
   const known = new Set();
   const next = async (/** @type {string} */ after) => {
     const part = await call("GET", asReader(`/sessions/${state.session}/recordings?${new URLSearchParams({ after })}`));
@@ -31,17 +34,22 @@ export async function refresh() {
     return part;
   };
   update({ whole: false });
-  const first = await next("");
-  if (!first) return;
-  rest = others(first.next, next, () => {
-    since = first.mark; // the first one: what came after that may be missing in any part
+  const first = next("");
+  loading = first.then((part) => part && others(part.next, next, () => {
+    since = part.mark; // the first one: what came after that may be missing in any part
     follow();
-  });
-  rest.catch(() => number === loads && later()); // whoever waits hears of it
+  }));
+  loading.catch(() => number === loads && later()); // whoever waits hears of it
+  await first;
 }
 
-/** Resolves once the whole list is there. */
-export const whole = () => rest;
+/** Resolves once the whole list is there, whichever load brings it. Errors: Refused. @type {() => Promise<void>} */
+export async function whole() {
+  const mine = loading;
+  const failed = await mine.then(() => null, (error) => error);
+  if (mine !== loading) return whole(); // it was loaded anew meanwhile
+  if (failed) throw failed;
+}
 
 /** @type {(after: string | null, next: (after: string) => Promise<Service.SessionPart | null>, done: () => void) => Promise<void>} */
 async function others(after, next, done) {
