@@ -69,6 +69,11 @@ const said = () => element("alert").children[0]?.children[0] ?? "";
             {"rales-unsaved-a": {"cycles": [], "events": [], "base": 0}},
             {"POST /annotations": [201, {"revision": 1, "facts": {"id": "a"}}]},
         ),
+        (
+            "saving.js",
+            {"rales-unsaved-a": {"cycles": [], "events": [], "base": 0}},
+            {"POST /annotations": [500, {"detail": "no memory"}]},
+        ),
     ],
 )
 def test_what_is_removed_while_it_is_saved_leaves_no_draft(
@@ -89,6 +94,26 @@ def test_what_is_removed_while_it_is_saved_leaves_no_draft(
     }"""
     with script(module, work, WORLD) as sent:
         assert sent({"draft": draft, "answers": service}) == {"asked": list(service), "kept": [], "said": ""}
+
+
+@pytest.mark.parametrize(
+    ("module", "key", "request_"),
+    [
+        ("facts.js", "rales-facts-a", "POST /recordings/a/facts"),
+        ("saving.js", "rales-unsaved-a", "POST /annotations"),
+    ],
+)
+def test_what_this_service_does_not_have_is_kept_without_a_word(module: str, key: str, request_: str) -> None:
+    """What the page was closed over may belong to a service with another folder."""
+    work = """async ({ key, request_ }) => {
+      const draft = { said: { note: "7" }, was: { note: "" }, cycles: [], events: [], base: 0, at_ms: Date.now() };
+      localStorage.setItem(key, JSON.stringify(draft));
+      service[request_] = [404, { detail: "gone" }];
+      await page.sendLeft();
+      return { asked, kept: Object.keys(localStorage), said: said() };
+    }"""
+    with script(module, work, WORLD) as sent:
+        assert sent({"key": key, "request_": request_}) == {"asked": [request_], "kept": [key], "said": ""}
 
 
 @pytest.mark.parametrize("known", ["none", "one", "one, and the list is loaded anew"])
