@@ -113,6 +113,7 @@ def write_route(operation: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     from fastapi import FastAPI
+    from fastapi.routing import APIRoute
 
     from rales.web.app import create_app
     from rales.web.settings import Settings
@@ -121,6 +122,9 @@ if __name__ == "__main__":
         app = create_app(Settings(folder=Path(folder))).app
         assert isinstance(app, FastAPI)
         description = app.openapi()
+    for route in app.routes:
+        if isinstance(route, APIRoute) and not route.include_in_schema:  # a stream without end, the page itself
+            description["paths"][route.path] = {method.lower(): {"responses": {"200": {}}} for method in route.methods}
     Path(sys.argv[1]).parent.mkdir(exist_ok=True)
     Path(sys.argv[1]).write_text(
         write_page_types((STATIC / "index.html").read_text(encoding="utf-8"), description), encoding="utf-8"

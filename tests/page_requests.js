@@ -1,6 +1,6 @@
 // What `make lint` must refuse in the page's scripts: a line below that passes is an error (@ts-expect-error).
 
-import { bytes, call, download } from "../src/rales/web/static/js/api.js";
+import { bytes, call, download, eventsOf, sendLast, showIn } from "../src/rales/web/static/js/api.js";
 
 const id = `${Math.random()}`;
 
@@ -25,3 +25,11 @@ call("GET", `${/** @type {"/example" | "/recordings/x"} */ (id)}/facts`);
 bytes(`/recordings/${id}/sound`);
 // @ts-expect-error: that is no GET
 download(`/live/${id}/keep`);
+// @ts-expect-error: no such field
+sendLast("/annotations", { recording: id, cycles: [], bse: 0 });
+// @ts-expect-error: this takes no record
+sendLast(`/live/${id}/sound?at=0`, { at: 0 });
+// @ts-expect-error: no such path
+eventsOf(`/sessions/${id}/change?since=`);
+// @ts-expect-error: no such path
+showIn(document.createElement("iframe"), "/run/report?name=");

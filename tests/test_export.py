@@ -90,6 +90,7 @@ def test_the_answers_of_the_network_alone_and_in_a_batch(place: Path, waves: np.
 
 def test_other_programs_run_the_files(place: Path, waves: np.ndarray) -> None:
     """With the public runtimes alone, as a stranger would, float32 asked for."""
+    import onnx
     import onnxruntime
     import openvino
 
@@ -101,6 +102,9 @@ def test_other_programs_run_the_files(place: Path, waves: np.ndarray) -> None:
     compiled = openvino.Core().compile_model(openvino.Core().read_model(place / "model.xml"), "CPU", hint)
     assert np.abs(compiled({"wave": waves})["probabilities"] - expected).max() < 1e-5
     assert session.get_inputs()[0].shape[1] == SAMPLES
+    graph = onnx.load(place / "model.onnx")
+    nodes = [*graph.graph.node, *(node for function in graph.functions for node in function.node)]
+    assert not any(node.doc_string or node.metadata_props for node in nodes)  # no trace of the machine that made it
 
 
 def test_the_command_gives_the_same_whatever_computes(place: Path, tmp_path: Path) -> None:

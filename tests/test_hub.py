@@ -173,7 +173,7 @@ def test_a_redirection_to_an_address_that_is_not_encrypted_is_refused(
         return requests.api.request("get", server.address, **options)
 
     monkeypatch.setattr(requests, "get", get)
-    monkeypatch.setattr(hub, "check_connection", lambda *_: None)
+    monkeypatch.setattr(hub, "check_connection", lambda *_, **__: None)
     with pytest.raises(OSError, match=rf"redirected to {server.address}, which is not encrypted"):
         hub.fetch_checkpoint("mr7", progress=False)
 
@@ -364,6 +364,29 @@ def test_what_only_requests_stumbles_over_is_left_to_who_fetches(
     monkeypatch.setenv("HTTPS_PROXY", server.address)
     monkeypatch.setenv("NO_PROXY", "")
     hub.check_connection("https://example.invalid", "")
+    monkeypatch.setenv("HTTPS_PROXY", "socks9://127.0.0.1")
+    hub.check_connection("https://example.invalid", "")
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:{}", "http://proxy.invalid:{}"])
+def test_a_proxy_that_is_not_there_is_no_connection(cache: Path, monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    """Whoever fetches: all would ask it again and again."""
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("it asks again"))
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv("no_proxy", "")
+    with socket.socket() as taken:  # a port that nobody listens on
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HTTPS_PROXY", proxy.format(taken.getsockname()[1]))
+        with pytest.raises(ConnectionError, match=r"^no connection to https://example.invalid \(.*\); later$"):
+            hub.check_connection("https://example.invalid", "later")
+
+
+def test_what_requests_stumbles_over_is_told_at_once_where_it_fetches(
+    server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("it asks again"))
+    with pytest.raises(ConnectionError, match=r"^no connection to https://127.0.0.1.* \(.*SSL.*\); try again later"):
+        hub.fetch_checkpoint("mr7", progress=False, address=server.address.replace("http:", "https:"))
 
 
 def test_a_missing_file_is_not_asked_for_again(server: Server) -> None:

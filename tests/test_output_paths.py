@@ -127,6 +127,8 @@ def test_an_address_is_told_as_it_was_given(word: str) -> None:
         "predict anna.wav --out new.txt --format raven",
         "predict anna.wav bob.wav --out new.txt --format raven",
         "predict . --out . --format raven",
+        "predict . --out high.raven.txt --format raven --threshold 0.95",
+        "predict . --out low.raven.txt --format raven --threshold 0.05",
         "predict anna.wav --out anna.json",
         "predict anna.wav --out anna.parquet",
         "embed anna.wav --out v.parquet",
@@ -150,6 +152,7 @@ def test_other_jobs_by_the_same_rule(place: Path) -> None:
 
 
 RAVEN = "Selection\tView\tLow Freq (Hz)\tHigh Freq (Hz)\tClass\tp_normal\tp_crackle\tp_wheeze\tp_both\n"
+PREDICTED = f"{RAVEN[:-1]}\tPredicted Class\n1\tSpectrogram 1\t50.000000\t8000.000000\t"
 
 
 @pytest.mark.parametrize(
@@ -167,6 +170,7 @@ RAVEN = "Selection\tView\tLow Freq (Hz)\tHigh Freq (Hz)\tClass\tp_normal\tp_crac
         ("files.csv", "file_name\nanna.wav\n"),
         ("anna.raven.txt", RAVEN + "1\tSpectrogram 1\t50.0\t8000.0\tcrackle\t0.7\t0.1\t0.1\t0.1\n"),
         ("anna.raven.txt", RAVEN + "1\tSpectrogram 1\t50.000\t8000.000\tnormal\t0.7\t0.1\t0.1\t0.1\n"),
+        ("anna.raven.txt", f"{PREDICTED}normal\t0.1\t0.7\t0.1\t0.1\tcrackle\n"),
         ("anna.RAVEN.TXT", "Selection\tBegin Time (s)\tEnd Time (s)\tClass\n1\t0\t1\tnormal\n"),
         ("x.raven.txt", "Selection\tBegin Time (s)\tEnd Time (s)\tClass\n1\t0\t1\tnormal\n"),
         ("anna.audacity.txt", "0.000000\t1.000000\tnormal 0.70\n"),
@@ -214,6 +218,9 @@ def test_files_that_people_make(place: Path) -> None:
     rows = ["50.0\t8000.0\twheeze\t0.1\t0.4\t0.4\t0.1\n", "50.000000\t8000.000000\twheeze\t0.1\t0.4\t0.4\t0.1\n"]
     for row in rows:  # as written formerly and now; of six digits two may be the largest
         (place / "x.raven.txt").write_text(f"{RAVEN}1\tSpectrogram 1\t{row}")
+        assert not describe_handmade_file(place / "x.raven.txt")
+    for label in ("wheeze", "normal", "crackle+wheeze", "not judged"):  # by whatever threshold
+        (place / "x.raven.txt").write_text(f"{PREDICTED}{label}\t0.500000\t0.500000\t0.1\t0.1\t{label}\n")
         assert not describe_handmade_file(place / "x.raven.txt")
     (place / "judged.csv").write_text("recording,label,p_normal,path,confirmed\n")  # the page's, with people's labels
     assert describe_handmade_file(place / "judged.csv")

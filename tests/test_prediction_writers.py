@@ -102,7 +102,7 @@ def test_raven_selections(data: Path, model: Predictor, tmp_path: Path) -> None:
         "Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)"
     ]  # fmt: skip
     assert again["Begin Time (s)"].tolist() == table["start_s"].tolist()
-    assert again["Class"].tolist() == table["label"].tolist()
+    assert again["Class"].tolist() == again["Predicted Class"].tolist() == table["label"].tolist()
     found = read_annotation(written, 4.0)
     assert (found.form, found.problems) == ("Raven", [])
     assert [(cycle.start_s, cycle.end_s) for cycle in found.cycles] == list(

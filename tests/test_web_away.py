@@ -69,6 +69,11 @@ const said = () => element("alert").children[0]?.children[0] ?? "";
             {"rales-unsaved-a": {"cycles": [], "events": [], "base": 0}},
             {"POST /annotations": [201, {"revision": 1, "facts": {"id": "a"}}]},
         ),
+        (
+            "saving.js",
+            {"rales-unsaved-a": {"cycles": [], "events": [], "base": 0}},
+            {"POST /annotations": [500, {"detail": "no memory"}]},
+        ),
     ],
 )
 def test_what_is_removed_while_it_is_saved_leaves_no_draft(
@@ -91,31 +96,83 @@ def test_what_is_removed_while_it_is_saved_leaves_no_draft(
         assert sent({"draft": draft, "answers": service}) == {"asked": list(service), "kept": [], "said": ""}
 
 
-def test_a_session_goes_with_all_its_drafts() -> None:
+@pytest.mark.parametrize(
+    ("module", "key", "request_"),
+    [
+        ("facts.js", "rales-facts-a", "POST /recordings/a/facts"),
+        ("saving.js", "rales-unsaved-a", "POST /annotations"),
+    ],
+)
+def test_what_this_service_does_not_have_is_kept_without_a_word(module: str, key: str, request_: str) -> None:
+    """What the page was closed over may belong to a service with another folder."""
+    work = """async ({ key, request_ }) => {
+      const draft = { said: { note: "7" }, was: { note: "" }, cycles: [], events: [], base: 0, at_ms: Date.now() };
+      localStorage.setItem(key, JSON.stringify(draft));
+      service[request_] = [404, { detail: "gone" }];
+      await page.sendLeft();
+      return { asked, kept: Object.keys(localStorage), said: said() };
+    }"""
+    with script(module, work, WORLD) as sent:
+        assert sent({"key": key, "request_": request_}) == {"asked": [request_], "kept": [key], "said": ""}
+
+
+@pytest.mark.parametrize("known", ["none", "one", "one, and the list is loaded anew"])
+def test_a_session_goes_with_all_its_drafts(known: str) -> None:
     """Also with those of recordings that the list has not heard of yet when its button is pressed."""
-    work = """async () => {
+    work = """async (known) => {
       const drafts = ["rales-facts-a", "rales-facts-b", "rales-unsaved-b 1 Anna", "rales-facts-other"];
       for (const key of drafts) localStorage.setItem(key, "{}");
       const [{ state, update }, listing] = [await use("state.js"), await use("listing.js")];
       const part = (id, next) => [200, { recordings: [{ id, changed: 1 }], next, mark: "", begun: 0, taken: null }];
-      let tell;
-      service["GET /sessions/s/recordings?after="] = part("a", "a");
-      const rest = new Promise((resolve) => (tell = () => resolve(part("b", null))));
-      service["GET /sessions/s/recordings?after=a"] = () => rest;
+      const [first, rest, again] = [Promise, Promise, Promise].map((made) => made.withResolvers());
+      const come = async (asked, answer) => { asked.resolve(answer); await settled(); };
+      service["GET /sessions/s/recordings?after="] = () => first.promise;
+      service["GET /sessions/s/recordings?after=a"] = () => rest.promise;
       service["GET /sessions"] = () => new Promise(() => {});
       service["DELETE /sessions/s"] = [200, null];
       update({ sessions: [{ id: "s", name: "Ward" }], session: "s" });
       page.start();
-      await listing.refresh();
+      listing.refresh();
+      if (known !== "none") await come(first, part("a", "a"));
       element("session-remove").dispatchEvent(new Event("click"));
       await settled();
-      tell();
-      await settled();
+      await come(first, part("a", "a"));
+      if (known.endsWith("anew")) {
+        service["GET /sessions/s/recordings?after=a"] = () => again.promise;
+        listing.refresh();
+        await settled();
+      }
+      await come(rest, part("b", null));
+      await come(again, part("b", null));
       return { title: element("ask-title").textContent, kept: Object.keys(localStorage) };
     }"""
     with script("sessions.js", work, WORLD) as removed:
         title = "Remove Ward with its 2 recordings and annotations?"
-        assert removed(None) == {"title": title, "kept": ["rales-facts-other"]}
+        assert removed(known) == {"title": title, "kept": ["rales-facts-other"]}
+
+
+def test_another_session_that_was_opened_meanwhile_stays() -> None:
+    """Whoever presses Remove, and chooses another session before the list is there, has meant the one before."""
+    work = """async () => {
+      const { state, update } = await use("state.js");
+      const listing = await use("listing.js");
+      const part = { recordings: [], next: null, mark: "", begun: 0, taken: null };
+      const first = Promise.withResolvers();
+      service["GET /sessions"] = () => new Promise(() => {});
+      service["GET /sessions/s/recordings"] = () => first.promise;
+      service["GET /sessions/t/recordings"] = [200, part];
+      update({ sessions: [{ id: "s", name: "Ward" }, { id: "t", name: "Clinic" }], session: "s" });
+      page.start();
+      listing.refresh();
+      element("session-remove").dispatchEvent(new Event("click"));
+      update({ session: "t" });
+      await listing.refresh();
+      first.resolve([200, part]);
+      await settled();
+      return [element("ask-title").textContent ?? "", asked.filter((each) => each.startsWith("DELETE"))];
+    }"""
+    with script("sessions.js", work, WORLD) as left:
+        assert left(None) == ["", []]
 
 
 def test_a_job_is_watched_while_the_service_is_away_and_no_longer_than_it_answers() -> None:

@@ -130,6 +130,12 @@ def test_with_the_keyboard_alone(place: Path, open_page: Open) -> None:
     plays(page)
     page.keyboard.press(" ")
     plays(page, now=False)
+    page.locator("[popovertarget=session-menu]").click()
+    page.locator("#session-rename").focus()
+    page.keyboard.press("Delete")  # in an open menu no key means a cycle
+    page.keyboard.press("Escape")
+    expect(page.locator("#session-menu")).to_be_hidden()
+    assert times(page) == [(1, 2)]
     saved(page)
     page.keyboard.press("?")
     expect(page.get_by_role("dialog")).to_be_visible()

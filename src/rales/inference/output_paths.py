@@ -77,8 +77,8 @@ def file_keys(path: str) -> Iterator[str]:
 def describe_handmade_file(path: Path) -> str:
     """File that is there -> what it is, if people make such files and Rales has not written it, else "".
 
-    Labels for Audacity and Raven may have been corrected since. They are ours where every label is that of its
-    probabilities, written as we write them; Audacity's beside a recording, which are read as its annotation, never,
+    Labels for Audacity and Raven may have been corrected since. They are ours where every label is the predicted one,
+    and numbers are written as we write them; Audacity's beside a recording, which are read as its annotation, never,
     since moved boundaries leave no trace in them.
     """
     path = Path(os.path.realpath(path))
@@ -112,7 +112,7 @@ def _has_sound(stem: Path) -> bool:
 
 
 def _is_our_audacity(path: Path) -> bool:
-    """Label file -> whether every line of it is one of `formats.audacity`."""
+    """Label file -> whether every line of it is one of `audacity_labels`."""
     try:
         return all(_AUDACITY_LINE.fullmatch(line) for line in read_text(path).splitlines())
     except (ValueError, OSError):
@@ -120,22 +120,30 @@ def _is_our_audacity(path: Path) -> bool:
 
 
 def _is_our_raven(path: Path) -> bool:
-    """Label file -> whether every row of it is one of `formats.raven`; Raven writes numbers with other digits."""
+    """Label file -> whether every row of it is one of `raven_selections`; Raven writes numbers with other digits."""
     try:
         rows = list(csv.DictReader(read_text(path).splitlines(), delimiter="\t"))
     except (ValueError, OSError, csv.Error):
         return False
     for row in rows:
-        p = {column[2:]: parse_number(cell) for column, cell in row.items() if column and column.startswith("p_")}
-        known = {name: value for name, value in p.items() if value is not None}
-        most = {name for name, value in known.items() if value == max(known.values())}  # of six digits, so two may be
-        labels = {"not judged"} if not p or len(known) < len(p) else most
-        if len(known) == len(p) and abs(sum(known.values()) - 1) > 0.01:  # of independent classes
-            labels = {JOINED.join(name for name, value in known.items() if value > 0.5) or NOTHING}
         frequencies = (row.get("Low Freq (Hz)"), row.get("High Freq (Hz)"))
-        if row.get("Class") not in labels or frequencies not in _OUR_BANDS or "Confirmed" in row:
+        if row.get("Class") not in _raven_labels(row) or frequencies not in _OUR_BANDS or "Confirmed" in row:
             return False
     return True
+
+
+def _raven_labels(row: Mapping[str, str]) -> set[str]:
+    """Row of a Raven table of ours -> which label it may have been written with. Formerly `Predicted Class` was not
+    there: the most probable, at thresholds of 0.5."""
+    if (predicted := row.get("Predicted Class")) is not None:
+        return {predicted}
+    p = {column[2:]: parse_number(cell) for column, cell in row.items() if column and column.startswith("p_")}
+    known = {name: value for name, value in p.items() if value is not None}
+    if not p or len(known) < len(p):
+        return {"not judged"}
+    if abs(sum(known.values()) - 1) > 0.01:  # of independent classes
+        return {JOINED.join(name for name, value in known.items() if value > 0.5) or NOTHING}
+    return {name for name, value in known.items() if value == max(known.values())}  # of six digits, so two may be
 
 
 def model_files(model: str | Path | None) -> list[Path]:

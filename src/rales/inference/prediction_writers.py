@@ -264,9 +264,12 @@ def audacity_labels(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def raven_selections(rows: pd.DataFrame) -> pd.DataFrame:
-    """Cycles of one recording -> its Raven selection table, one selection a cycle; times in seconds."""
+    """Cycles of one recording -> its Raven selection table, one selection a cycle; times in seconds. `Predicted Class`
+    stays what it is where a person corrects `Class`."""
     import pandas as pd
 
+    labels = rows["label"].fillna("not judged")
+    predicted = rows["model_label"].fillna("") if "model_label" in rows else labels  # a person may have set the label
     ours = {"Uncertain": "uncertain", "Prediction Set": SETS_COLUMN}
     more = {name: rows[column].to_numpy() for name, column in ours.items() if column in rows}
     return pd.DataFrame(
@@ -279,7 +282,8 @@ def raven_selections(rows: pd.DataFrame) -> pd.DataFrame:
             "Low Freq (Hz)": 50.0,  # crowsetta refuses whole numbers
             "High Freq (Hz)": 8000.0,
             "Begin File": [Path(path).name for path in rows["path"]],
-            "Class": rows["label"].fillna("not judged").to_numpy(),
+            "Class": labels.to_numpy(),
+            "Predicted Class": predicted.to_numpy(),
             **{column: rows[column].to_numpy() for column in map(str, rows) if column.startswith("p_")},
             **more,
         }

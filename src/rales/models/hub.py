@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import stat
 import zipfile
 import zlib
@@ -255,7 +256,7 @@ def _download_archive(address: str, place: Path, progress: bool) -> Path:
     import pooch
     import requests
 
-    check_connection(address, f"try again later, or {ELSEWHERE}")
+    check_connection(address, f"try again later, or {ELSEWHERE}", by_requests=True)
     pooch.get_logger().setLevel("WARNING")  # else a line for each download
     needed_for_zip_and_copy = 2  # weights hardly shrink
 
@@ -284,19 +285,24 @@ def _download_archive(address: str, place: Path, progress: bool) -> Path:
         ) from error
 
 
-def check_connection(address: str, otherwise: str) -> None:
-    """Address, and what to do if it is out of reach -> nothing, within seconds.
+def check_connection(address: str, otherwise: str, *, by_requests: bool = False) -> None:
+    """Address, and what to do if it is out of reach -> nothing, within seconds; `by_requests` if requests then fetches.
 
     Errors: ConnectionError, a sentence. Libraries that fetch ask again for half a minute before they say it. What only
-    requests stumbles over, proxies and certificates, is for the library that fetches: it may know others.
+    requests stumbles over, a certificate or a kind of proxy, is for another library that fetches: it may know more.
+    That nobody answers where the proxy should be is the same for all.
     """
     import requests
 
     try:
-        with suppress(requests.ReadTimeout, requests.exceptions.SSLError, requests.exceptions.ProxyError):
+        with suppress(requests.ReadTimeout):
             requests.head(address, timeout=CONNECT_S, headers={"User-Agent": "rales"})
-    except requests.ConnectionError as error:
-        raise ConnectionError(f"no connection to {address} ({_first_cause(error)}); {otherwise}") from error
+    except requests.RequestException as error:
+        cause = _first_cause(error)
+        special = (requests.exceptions.SSLError, requests.exceptions.ProxyError)
+        for_all = isinstance(error, requests.ConnectionError) and not isinstance(error, special)
+        if by_requests or for_all or isinstance(cause, ConnectionError | socket.gaierror | TimeoutError):
+            raise ConnectionError(f"no connection to {address} ({cause}); {otherwise}") from error
 
 
 def _first_cause(error: BaseException) -> BaseException:

@@ -14,15 +14,21 @@ export class Refused extends Error {
  *   => Promise<RouteOf<Method, Path>["answer"]>}
  */
 export async function call(method, path, sent) {
-  const body = /** @type {unknown} */ (sent);
-  const [files, numbers] = [body instanceof FormData, ArrayBuffer.isView(body)];
-  const options = /** @type {RequestInit} */ ({ method });
-  if (body !== undefined) {
-    options.body = files || numbers ? /** @type {BodyInit} */ (body) : JSON.stringify(body);
-    if (!files) options.headers = { "content-type": numbers ? "application/octet-stream" : "application/json" };
-  }
-  const answer = await fetched(path, options);
+  const answer = await fetched(path, sent === undefined ? { method } : { method, body: packed(sent) });
   return answer.status === 204 ? /** @type {any} */ (null) : answer.json();
+}
+
+/** The same with POST as the page closes: the browser sends it, as far as it has room, and nobody hears the answer.
+ * @type {<Path extends string>(path: Known<"POST", Path>, ...body: RouteOf<"POST", Path>["sends"]) => void} */
+export function sendLast(path, sent) {
+  navigator.sendBeacon(path, packed(sent));
+}
+
+/** @type {(sent: unknown) => FormData | Blob} */
+function packed(sent) {
+  if (sent instanceof FormData) return sent;
+  if (ArrayBuffer.isView(sent)) return new Blob([/** @type {ArrayBufferView<ArrayBuffer>} */ (sent)], { type: "application/octet-stream" });
+  return new Blob([JSON.stringify(sent)], { type: "application/json" });
 }
 
 /** Path -> the answer as bytes, and its headers; `signal` gives up.
@@ -51,6 +57,14 @@ async function fetched(path, options) {
 
 /** @type {(milliseconds: number) => Promise<void>} */
 export const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+/** The events of a path, as they come. @type {<Path extends string>(path: Known<"GET", Path>) => EventSource} */
+export const eventsOf = (path) => new EventSource(path);
+
+/** Show in a frame what a path answers. @type {<Path extends string>(frame: HTMLIFrameElement, path: Known<"GET", Path>) => void} */
+export function showIn(frame, path) {
+  frame.src = path;
+}
 
 /** Have the browser save what a path answers. @type {<Path extends string>(path: Known<"GET", Path>) => void} */
 export function download(path) {

@@ -1,7 +1,7 @@
 // The facts of the open recording: whose it is, from which site of the chest, by which device, and a note. They are saved as
 // they are typed; what the service has not confirmed the browser keeps too, as it does with labels (saving.js).
 
-import { call } from "./api.js";
+import { call, sendLast } from "./api.js";
 import { alarm, ask, byId, h } from "./dom.js";
 import { PLACES, title } from "./queue.js";
 import { EXAMPLE, state, update, updateLine, when } from "./state.js";
@@ -32,7 +32,7 @@ export function start() {
   when(["current", "reader"], show);
   when(["recordings", "current"], follow);
   addEventListener("pagehide", () => {
-    for (const [id, facts] of unsaved) navigator.sendBeacon(pathOf(id), new Blob([JSON.stringify(body(facts))], { type: "application/json" }));
+    for (const [id, facts] of unsaved) sendLast(pathOf(id), body(facts));
   });
 }
 

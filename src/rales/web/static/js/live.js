@@ -1,7 +1,7 @@
 // Recording on the page: a device is heard, its sound goes to the service piece by piece, and what the model says of each
 // breath comes back as it ends. Nothing is let go of before the service has it on its disk.
 
-import { call, pause } from "./api.js";
+import { call, pause, sendLast } from "./api.js";
 import { alarm, ask, byId, clock, h } from "./dom.js";
 import { refresh } from "./listing.js";
 import { listInputs, openInput } from "./live_capture.js";
@@ -258,5 +258,5 @@ async function showLeft() {
 /** The page is closed: what is not with the service goes on its way, as much as browsers allow. */
 function sendRest() {
   const piece = live?.unsent.next(1, AT_ONCE);
-  if (live && piece) navigator.sendBeacon(`/live/${live.id}/sound?at=${piece.at}`, new Blob([piece.samples], { type: "application/octet-stream" }));
+  if (live && piece) sendLast(`/live/${live.id}/sound?at=${piece.at}`, piece.samples);
 }

@@ -1,6 +1,6 @@
 // The runs that `rales serve --runs` names, and their reports in a frame that may run nothing.
 
-import { call } from "./api.js";
+import { call, showIn } from "./api.js";
 import { byId, h, percent } from "./dom.js";
 
 let known = false;
@@ -35,5 +35,5 @@ function openReport(run, button) {
   byId("runs-note").textContent = "The report is drawn …";
   byId("report").hidden = false;
   byId("report").onload = () => (byId("runs-note").textContent = run.name || "All runs");
-  byId("report").src = `/runs/report?name=${encodeURIComponent(run.name)}`;
+  showIn(byId("report"), `/runs/report?name=${encodeURIComponent(run.name)}`);
 }

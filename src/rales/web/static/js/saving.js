@@ -1,7 +1,7 @@
 // Every change is saved as it happens. What the service has not confirmed yet is kept by the browser too, so that
 // neither a closed page nor a service that is away loses it; whoever saves from an older revision is asked first.
 
-import { call } from "./api.js";
+import { call, sendLast } from "./api.js";
 import { alarm, byId } from "./dom.js";
 import { scoreMissing } from "./scores.js";
 import { EXAMPLE, asReader, state, update, updateLine, whoReads } from "./state.js";
@@ -25,8 +25,7 @@ let reopen = /** @type {(recording: string, before: Standing) => Promise<void>} 
 export function start(again) {
   reopen = again;
   addEventListener("pagehide", () => {
-    for (const annotation of unsaved.keys())
-      navigator.sendBeacon("/annotations", new Blob([JSON.stringify(body(annotation))], { type: "application/json" }));
+    for (const annotation of unsaved.keys()) sendLast("/annotations", body(annotation));
   });
   addEventListener("beforeunload", (event) => undrafted.size && event.preventDefault());
 }
