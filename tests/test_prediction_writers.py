@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import rales
+from rales.data import audit_data, read_cycles
 from rales.data.annotations import read_annotation
 from rales.data.reader import describe_cycle
 from rales.errors import UsageError
@@ -124,6 +125,15 @@ def test_raven_combined_table_runs_on(data: Path, model: Predictor, tmp_path: Pa
     assert again["Begin Time (s)"].tolist() == [float(second) for second in range(32)]
     assert again["File Offset (s)"].tolist() == table["start_s"].tolist()
     assert again["Begin Path"].tolist() == table["path"].tolist()
+    cycles = read_cycles(written)  # each at its place in its recording
+    assert cycles["label"].tolist() == table["label"].tolist()
+    assert cycles["start_s"].tolist() == table["start_s"].tolist()
+    assert cycles["end_s"].tolist() == table["end_s"].tolist()
+    assert cycles["path"].nunique() == 8
+    assert audit_data(written).problems == []
+    (tmp_path / "note.txt").write_text("a note\n")
+    with pytest.raises(ValueError, match="expected a table ending in"):
+        read_cycles(tmp_path / "note.txt")
 
 
 def test_public_readers_open_the_files(data: Path, model: Predictor, tmp_path: Path) -> None:
