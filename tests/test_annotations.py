@@ -124,6 +124,53 @@ def test_labels_of_ours_beside_the_recording_are_an_annotation(tmp_path: Path) -
     assert f"{tmp_path / 'anna.audacity.txt'}: read as Audacity" in audit_data(tmp_path).notes
 
 
+def raven(*rows: str, label: str = "Class") -> str:
+    return "\n".join([f"Selection\tView\tBegin Time (s)\tEnd Time (s)\tBegin File\tFile Offset (s)\t{label}", *rows])
+
+
+def test_a_raven_table_says_which_recording_it_is_of(tmp_path: Path) -> None:
+    """One of another name is told; of one of several the rows of this recording count, at their times in it."""
+    own, other = "1\tWaveform 1\t0\t1\tAnna.mp3\t0\twheeze", "2\tWaveform 1\t61\t62\tberta.wav\t1\tcrackle"
+    sound = write(tmp_path, "anna", raven(own))
+    text = sound.with_suffix(".txt")
+    assert audio_reader.find_cycles(sound, 2.0).note == f"{text}: read as Raven"
+    text.write_text(raven(other))
+    said = f"{text}: says that it is of berta.wav, here it is taken for anna"
+    assert said in audio_reader.find_cycles(sound, 2.0).note
+    assert any(said in note for note in audit_data(tmp_path).notes)
+    text.write_text(raven(own, other))
+    assert audio_reader.find_cycles(sound, 2.0).true_label == ["wheeze"]
+    assert [cycle[:4] for cycle in read_annotation(text, 2.0, recording="berta.wav").cycles] == [(1, 2, 1, 0)]
+    sound = write(tmp_path, "clara", raven(own, other))
+    with pytest.raises(ValueError, match="holds 2 recordings .*, 0 of them called 'clara'"):
+        audio_reader.find_cycles(sound, 2.0)
+
+
+def test_labels_of_raven_in_a_column_of_another_name(tmp_path: Path) -> None:
+    rows = ["1\tSpectrogram 1\t0\t1\t\t\twheeze", "2\tSpectrogram 1\t1\t2\t\t\tcrackles"]
+    sound = write(tmp_path, "anna", raven(*rows, label="Species"))
+    found = audio_reader.find_cycles(sound, 2.0)
+    assert found.true_label == ["wheeze", "crackle"]
+    assert found.note.endswith("its labels are those of the column species")
+    write(tmp_path, "anna", raven(rows[0].replace("wheeze", "owl"), label="Species"))
+    found = audio_reader.find_cycles(sound, 2.0)
+    assert (found.true_label, found.source) == (None, "annotation")
+    assert found.note.endswith("it has no column of labels (Class, Label, Annotation)")
+
+
+def test_one_foreign_label_says_what_else_is_lost(tmp_path: Path) -> None:
+    sound = write(tmp_path, "anna", "0\t1\tcrackle\n1\t2\trhonchus\n")
+    note = audio_reader.find_cycles(sound, 2.0).note
+    assert note.endswith(": rhonchus; none of its 2 cycles counts until they are changed; passed over")
+
+
+@pytest.mark.parametrize("text", ["0,5\t1,0\twheeze\n", "0,5 1,0 1 0\n", "0\t1,5\n"])
+def test_decimal_commas_are_named(tmp_path: Path, text: str) -> None:
+    sound = write(tmp_path, "anna", text)
+    assert "decimal commas (0,5), expected decimal points" in audio_reader.find_cycles(sound, 2.0).note
+    assert any("line 1: its times have decimal commas" in problem for problem in audit_data(tmp_path).problems)
+
+
 @pytest.mark.parametrize("form", ["audacity", "raven"])
 @pytest.mark.parametrize("silent", ["half", "whole"])
 def test_our_labels_with_cycles_that_were_not_judged_are_read_back(
@@ -171,13 +218,14 @@ def test_an_annotation_without_a_cycle_that_is_asked_for_by_name(tmp_path: Path,
 
 
 NAMES = ["anna.txt", "anna.TXT", "anna.Txt", "anna.raven.txt", "anna.raven.TXT", "anna.audacity.txt"]
+NAMES += ["anna.Table.1.selections.txt"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_word_finds_the_annotation_that_check_finds(tmp_path: Path, model: Predictor, name: str) -> None:
     sound = write(tmp_path, "anna", "")
     sound.with_suffix(".txt").unlink()
-    texts = {"": "icbhi", ".raven": "raven_class", ".audacity": "audacity"}
+    texts = {"": "icbhi", ".raven": "raven_class", ".audacity": "audacity", ".selections": "raven_class"}
     kind = texts[Path(Path(name).stem).suffix]
     (tmp_path / name).write_text(TEXTS[kind][0])
     found = read_cycles(tmp_path, needs_split=False)

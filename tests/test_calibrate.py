@@ -18,6 +18,7 @@ from rales.evaluation.calibration import apply_temperature, fit_calibration
 from rales.evaluation.metrics import confusion_matrix, predict_at_class_thresholds
 from rales.evaluation.predictions import Decision, predictions_table
 from rales.evaluation.recordings import fit_pooling
+from rales.inference import calibrate
 from rales.inference.load_model import load_model
 from rales.inference.predictor import Predictor
 from rales.labels import CLASSES
@@ -159,7 +160,12 @@ def test_answers_for_recordings_are_learned_too(place: Path) -> None:
 
 
 def test_own_and_independent_classes_are_calibrated(place: Path) -> None:
-    model = tiny.model("classes=crackle,wheeze", "independent=true").calibrate(place / "clinic.csv")
+    model = tiny.model("classes=crackle,wheeze", "independent=true")
+    cycles = read_cycles(place / "clinic.csv", needs_split=False, label_set=model.label_set).assign(split="")
+    p = model.probabilities(load_dataset(cycles, model.recipe).inputs)
+    wrong = np.stack([np.arange(32) % 4 == 0, np.arange(32) % 3 == 0], axis=1)  # by a random head most would be
+    table = pd.read_csv(place / "clinic.csv").assign(label=model.label_set.name_targets((p > 0.5) ^ wrong))
+    model = model.calibrate(table)
     table = model.predict(place / "data", quality=False, decision=model.decision(sets=0.8))
     assert set(model.calibration["classes"]) == {"crackle", "wheeze"}
     assert model.calibration["recordings"] == {}
@@ -203,6 +209,23 @@ def test_what_cannot_be_learned_from_is_refused(place: Path, tmp_path: Path) -> 
     assert some.calibration["patients"] == 11
     with pytest.raises(UsageError, match="every cycle of this data is on its test side"):
         model.calibrate(table.assign(split="test"))
+
+
+def test_labels_that_the_model_itself_gave_teach_no_certainty(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of clips that `rales segments` cut, of which the false ones were deleted; and labels that are always wrong."""
+    right = np.eye(4)[class_numbers(read_cycles(place / "clinic.csv", needs_split=False))] * 0.4 + 0.15
+    wrong = np.roll(right, 1, axis=1)
+    out = tmp_path / "new.safetensors"
+    words = ["calibrate", place / "model.safetensors", "--data", place / "clinic.csv", "--out", out]
+    for given, said in ((right, "what the model itself finds most probable"), (wrong, "no better than chance")):
+        monkeypatch.setattr(calibrate, "score_sides", lambda *_, given=given: {"all": given})
+        code, _, err = command(capsys, *words)
+        assert code == 1
+        assert "nothing is learned from these 32 cycles" in err
+        assert said in err
+        assert not out.exists()
 
 
 def test_nothing_is_replaced(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

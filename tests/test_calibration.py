@@ -105,6 +105,14 @@ def test_what_is_no_table_of_logits_is_refused(logits: NDArray[np.float64]) -> N
         calibration.fit_temperature(logits, [0] * (len(logits) if logits.ndim == 2 else 4))
 
 
+def test_validation_patients_who_are_all_right_leave_the_temperature_at_one(caplog: pytest.LogCaptureFixture) -> None:
+    true = np.arange(40) % 4
+    learned = calibration.fit_calibration(np.eye(4)[true] * 0.4 + 0.15, true, np.arange(40) // 4)
+    assert learned.temperature == 1
+    assert "no temperature is learned from the validation patients: the labels are what the model" in caplog.text
+    assert learned.classes["crackle"].threshold == pytest.approx(0.3)
+
+
 def test_a_very_cold_temperature_leaves_the_largest_of_each_row() -> None:
     p = np.array([[0.4, 0.3, 0.2, 0.1], [0.25, 0.2, 0.25, 0.3]])
     assert calibration.apply_temperature(p, 1e-3) == pytest.approx(np.array([[1, 0, 0, 0], [0, 0, 0, 1]]), abs=1e-30)

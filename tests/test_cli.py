@@ -292,13 +292,16 @@ def test_predict_gives_the_answer_of_the_library(capsys: Capture, place: Path, t
     assert found["problems"] == []
     assert "not a diagnosis" in found["notice"]
     wanted = rales.load(place / "run").predict(place / "data")
+    assert {name: found[name] for name in wanted.attrs} == wanted.attrs
     answers = pd.DataFrame(found["cycles"])
     assert list(answers.columns) == list(wanted.columns)
     assert np.abs(answers[P].to_numpy() - wanted[P].to_numpy()).max() < 1e-6
     assert answers["true_label"].tolist() == wanted["true_label"].tolist()
 
-    code, out, err = command(capsys, *words, "--out", tmp_path / "cycles.csv")
+    code, out, err = command(capsys, *words, "--out", tmp_path / "cycles.csv", "--status", tmp_path / "status.csv")
     assert (code, out) == (0, "")
+    status = pd.read_csv(tmp_path / "status.csv")
+    assert [set(status[name]) for name in ("model", "version")] == [{wanted.attrs["model"]}, {rales.__version__}]
     assert "32 cycles of 8 recordings" in err
     written = pd.read_csv(tmp_path / "cycles.csv")
     assert np.abs(written[P].to_numpy() - wanted[P].to_numpy()).max() < 1e-6

@@ -136,7 +136,7 @@ def test_a_raven_table_of_several_files() -> None:
 
     alone = parse_events("\n".join("\t".join(row) for row in (rows[0], rows[2])), "a", 20.0, "anna.wav")
     assert alone.events == [Event("rhonchus", 1.5, 2.0)]
-    assert alone.notes == ["a: says that its events are of Berta.wav, here they are those of anna.wav"]
+    assert alone.notes == ["a: says that it is of Berta.wav, here it is taken for anna.wav"]
 
 
 def test_an_annotation_set_with_two_tags_and_another_name() -> None:
@@ -145,7 +145,7 @@ def test_an_annotation_set_with_two_tags_and_another_name() -> None:
     document["data"]["sound_event_annotations"][0]["tags"] = [0, 1]
     found = parse_events(json.dumps(document), "a", 20.0, "berta.wav")
     assert found.events == [BREATH[1], BREATH[1]._replace(kind="fine crackle")]
-    assert found.notes == ["a: says that its events are of anna.wav, here they are those of berta.wav"]
+    assert found.notes == ["a: says that it is of anna.wav, here it is taken for berta.wav"]
     assert parse_events(json.dumps(document), "a", 20.0, "Anna.flac").notes == []
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import rales.data
 from rales.data import icbhi
 from rales.data.reader import COLUMNS, Cycle
+from rales.data.splits import split_officially
 from rales.labels import CLASSES
 from tests.damage import audit_of_one_problem
 
@@ -549,9 +550,20 @@ def test_the_split_list_of_later_papers(folder: Path) -> None:
     assert rales.data.read_cycles(folder).equals(once)
 
 
+def test_a_folder_of_ones_own_needs_no_split_to_be_sound(tmp_path: Path) -> None:
+    for name in ("anna", "berta"):
+        add_sound(tmp_path, name)
+        (tmp_path / f"{name}.txt").write_text(GOOD)
+    report = rales.data.audit_data(tmp_path)
+    assert report.problems == []
+    assert sum("say `rales train --set split.name=folds`" in note for note in report.notes) == 1
+    with pytest.raises(ValueError, match="no recording is in train or test.*--set split.name=folds"):
+        split_officially(rales.data.read_cycles(tmp_path))
+
+
 def test_folds_need_no_split_list(folder: Path) -> None:
     (folder / icbhi.SPLIT_FILE).unlink()
-    assert "or train with --set split.name=folds, which needs none" in problem(folder, left_out=())
+    assert "or say `rales train --set split.name=folds`, which needs none" in problem(folder, left_out=())
     assert set(rales.data.read_cycles(folder, needs_split=False)["split"]) == {""}
 
 

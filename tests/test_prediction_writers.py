@@ -10,11 +10,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+import rales
+from rales.data import audit_data, read_cycles
 from rales.data.annotations import read_annotation
 from rales.data.reader import describe_cycle
 from rales.errors import UsageError
 from rales.evaluation import predictions
 from rales.inference import audio_reader, prediction_writers
+from rales.inference.prediction_writers import SAID
 from rales.inference.predictor import Predictor
 from rales.labels import CLASSES
 from tests import tiny
@@ -52,7 +55,7 @@ def test_tables_come_back(data: Path, model: Predictor, tmp_path: Path, form: st
     read = {"csv": pd.read_csv, "json": pd.read_json, "parquet": pd.read_parquet}[form]
     again = read(written)  # type: ignore[operator]
     if form == "json":
-        assert set(again.pop("notice")) == {NOTICE}
+        assert [set(again.pop(name)) for name in SAID] == [{NOTICE}, {model.digest}, {rales.__version__}]
     assert list(again.columns) == list(table.columns)
     assert np.abs(again[P].to_numpy() - table[P].to_numpy()).max() < 1e-6
     assert again["true_label"].isna().tolist() == table["true_label"].isna().tolist()
@@ -67,14 +70,15 @@ def test_the_notice_stands_once_or_not_at_all(data: Path, model: Predictor, tmp_
     """In a file that has a root for it once; elsewhere who writes says it, and no row or label is about it."""
     files = write(model, data, tmp_path / ("labels" if form in ("audacity", "raven") else f"cycles.{form}"), form)
     texts = [file.read_bytes().count(NOTICE.encode()) for file in files]
+    said = {"notice": NOTICE, "model": model.digest, "version": rales.__version__}
     if form == "parquet":
         schema = pq.read_schema(files[0])
-        assert schema.metadata[b"notice"] == NOTICE.encode()
-        assert "notice" not in schema.names
+        assert {name: schema.metadata[name.encode()].decode() for name in SAID} == said
+        assert not set(SAID) & set(schema.names)
     else:
         assert texts == [1] if form == "json" else not any(texts)
-    assert model.predict(data).attrs["notice"] == NOTICE
-    assert predictions.summarise_recordings(model.predict(data)).attrs["notice"] == NOTICE
+    assert model.predict(data).attrs == said
+    assert predictions.summarise_recordings(model.predict(data)).attrs == said
 
 
 def test_audacity_labels(data: Path, model: Predictor, tmp_path: Path) -> None:
@@ -121,6 +125,15 @@ def test_raven_combined_table_runs_on(data: Path, model: Predictor, tmp_path: Pa
     assert again["Begin Time (s)"].tolist() == [float(second) for second in range(32)]
     assert again["File Offset (s)"].tolist() == table["start_s"].tolist()
     assert again["Begin Path"].tolist() == table["path"].tolist()
+    cycles = read_cycles(written)  # each at its place in its recording
+    assert cycles["label"].tolist() == table["label"].tolist()
+    assert cycles["start_s"].tolist() == table["start_s"].tolist()
+    assert cycles["end_s"].tolist() == table["end_s"].tolist()
+    assert cycles["path"].nunique() == 8
+    assert audit_data(written).problems == []
+    (tmp_path / "note.txt").write_text("a note\n")
+    with pytest.raises(ValueError, match="expected a table ending in"):
+        read_cycles(tmp_path / "note.txt")
 
 
 def test_public_readers_open_the_files(data: Path, model: Predictor, tmp_path: Path) -> None:

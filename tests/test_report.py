@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -354,6 +355,7 @@ def test_an_ablation_is_no_row_of_the_paper(tmp_path: Path) -> None:
         ([], "[]"),
         ("runs/x/y.safetensors", "x/y.safetensors"),
         ("", "none"),
+        ("0123456789abcdef" * 4, "01234567"),
     ],
 )
 def test_a_setting_is_shown_short(value: object, shown: str) -> None:
@@ -998,6 +1000,24 @@ def test_pictures_show_what_their_captions_say(tmp_path: Path, drawn: list[Figur
     for x, y in [(100, 0), *(text.get_position() for text in plane.texts), *(text.xy for text in plane.texts)]:  # type: ignore[attr-defined]
         assert low <= x <= high
         assert bottom <= y <= top
+
+
+def test_long_names_of_systems_stay_in_the_picture(tmp_path: Path, drawn: list[Figure]) -> None:
+    """As of models that others started from; a bare warning of the drawing is an error here."""
+    for name in "abc":
+        config = {"from_model": f"{name * 30}/{name * 70}", "from_digest": name * 64, "freeze": name * 40}
+        write_run(tmp_path / name, options=config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_report([tmp_path / name for name in "abc"], tmp_path / "out")
+    figure = next(figure for figure in drawn if "Specificity" in figure.axes[0].get_xlabel())
+    (legend,) = figure.legends
+    box, plane, page = legend.get_window_extent(), figure.axes[0].get_window_extent(), figure.bbox
+    assert (box.x0 >= 0, box.x1 <= page.x1, box.y0 >= -1, box.y1 < plane.y0) == (True,) * 4
+    figure.savefig("/tmp/h-m3/sp.png")
+    assert plane.width > 0.6 * page.width
+    titles = [axes.title for figure in drawn for axes in figure.axes if axes.get_title()]
+    assert all(title.get_window_extent().x0 >= 0 for title in titles)
 
 
 def test_no_legend_covers_a_curve(tmp_path: Path, drawn: list[Figure]) -> None:

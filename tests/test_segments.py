@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import soundfile
 
+import rales
 from rales.data import read_cycles
 from rales.errors import UsageError
 from rales.files.csv_cells import restore_table
@@ -36,6 +37,7 @@ def test_clips_hold_the_sound_of_their_times(recording: Path, model: Predictor, 
     listed = pd.read_csv(tmp_path / "clips" / "segments.csv")
     table = model.predict(recording)
     assert sum(found["counts"].values()) == len(listed) == len(table) == found["cycles"]
+    assert (set(listed["model"]), set(listed["version"])) == ({model.digest}, {rales.__version__})
     whole, rate_hz = soundfile.read(recording)
     for row in listed.to_dict("records"):
         clip, rate = soundfile.read(tmp_path / "clips" / row["clip"])

@@ -349,6 +349,28 @@ def test_four_zones_fit_and_the_telephone_shows_one_at_a_time(place: Path, open_
     expect(page.get_by_label("Label of cycle 1")).to_be_visible()
 
 
+def test_a_dialog_that_the_mouse_opened_gives_the_keys_back(place: Path, open_page: Open) -> None:
+    """Enter and Space mean the review and the sound after it, not the button that opened it."""
+    page = open_page(session="Help", viewport={"width": 1440, "height": 900})
+    choose(page, recording(place), recording(place).with_suffix(".txt"))
+    answered(page)
+    closers = (lambda: page.keyboard.press("Escape"), page.locator("#help").get_by_role("button", name="Close").click)
+    for close in closers:
+        page.locator("#show-help").click()
+        expect(page.locator("#help")).to_be_visible()
+        close()
+        expect(page.locator("#help")).to_be_hidden()
+        page.keyboard.press("Space")
+        plays(page)
+        page.keyboard.press("Space")
+        plays(page, now=False)
+        expect(page.locator("#help")).to_be_hidden()
+    page.keyboard.press("v")
+    page.keyboard.press("Enter")
+    expect(page.locator("#review-state")).to_contain_text("Review: 3 of 4 cycles left here")
+    expect(page.locator("#help")).to_be_hidden()
+
+
 def test_two_readers_are_blind_until_they_decide(place: Path, open_page: Open) -> None:
     """Nothing on the page says what the file, the model or another reader calls a cycle that is not decided."""
     page = open_page(session="Readers", viewport={"width": 1440, "height": 900}, bypass_csp=True)

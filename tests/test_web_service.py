@@ -80,6 +80,7 @@ def test_predict_answers_as_the_command_does(
     for column in ("start_s", "end_s", *P):
         assert np.abs(found[column] - expected[column]).max() < tolerance
     assert (body["model"], body["notice"], body["recording"]) == ("first", NOTICE, "stereo")
+    assert (body["digest"], body["version"]) == (model.digest, rales.__version__)
     assert not list((place / "store" / "arriving").iterdir())
 
 

@@ -90,7 +90,7 @@ def predict(
         one label file per recording into a folder, raven also one combined table into a file (--out cycles.txt).
     status
         File (.csv, .json, .parquet) with a row per recording: read or failed, why, length, cycles, how many of them
-        are not judged, and what the sound is like.
+        are not judged, what the sound is like, and which model (its digest) and version of Rales answered.
     summary
         File with a row per recording, the most suspicious first: the probability that any of its cycles is abnormal,
         crackles or wheezes, cycles of each class, share of abnormal ones with a 95 % interval.
@@ -179,7 +179,8 @@ def predict_now(asked: Asked, form: str | None, status: Path | None, summary: Pa
         limit_threads(1)  # and recordings side by side: the threads of a small network mostly wait
     classifier = asked.load(len(sources))
     decided, printed = classifier.decision(**asked.decision), asked.as_json or out is None
-    collected = PredictionSummary(cycles=printed, label_set=classifier.label_set, notice=decided.notice)
+    said = classifier.describe_answers(decided)
+    collected = PredictionSummary(cycles=printed, label_set=classifier.label_set, said=said)
     collected.pooling = classifier.calibration.get("recordings")
 
     files = prediction_writers.open_predictions(out, form, sources) if out else nullcontext()
@@ -187,15 +188,16 @@ def predict_now(asked: Asked, form: str | None, status: Path | None, summary: Pa
         how: dict[str, Any] = {"cycles": where, "quality": asked.quality, "progress": True}
         answers = classifier.answers(sources, collected.problems, decided, **how)
         for table, state in answers:
-            collected.add(table, state, append(*make_tables(table, state, decided)) if append else [])
+            collected.add(table, state, append(*make_tables(table, state, said)) if append else [])
     if out:
         print_message(collected.sentence())
     if status is not None:
-        prediction_writers.write_table(map(make_table, collected.status), status)
+        made_by = {name: said[name] for name in ("model", "version")}  # a CSV of cycles has no place for it
+        prediction_writers.write_table((make_table(rows).assign(**made_by) for rows in collected.status), status)
     if summary is not None:
         prediction_writers.write_table([collected.summary_table()], summary)
 
-    about = {"calibration": classifier.calibration or None, "notice": decided.notice, "model": classifier.digest}
+    about = {"calibration": classifier.calibration or None, **said}
     return print_predictions(
         collected, about, as_json=asked.as_json, in_file=out is not None, summarised=summary is not None
     )
@@ -311,7 +313,7 @@ class PredictionSummary:
 
     cycles: bool
     label_set: LabelSet
-    notice: str = ""
+    said: dict[str, str] = field(default_factory=dict)
     pooling: dict[str, Any] | None = None
     tables: list[dict[str, Any]] = field(default_factory=list)
     status: list[dict[str, Any]] = field(default_factory=list)
@@ -348,14 +350,14 @@ class PredictionSummary:
         return [rows[number] for number in ranked]
 
     def summary_table(self) -> "pd.DataFrame":
-        """-> the same as a table, with its notice."""
+        """-> the same as a table, with what is said of it."""
         import pandas as pd
 
         from rales.evaluation.recordings import sort_by_answer
 
         filled = [columns for columns in self.summary if len(columns["path"])] or self.summary[:1]
         ranked = sort_by_answer(pd.concat(map(make_table, filled), ignore_index=True))
-        ranked.attrs["notice"] = self.notice
+        ranked.attrs.update(self.said)
         return ranked
 
     def pooling_notice(self) -> str:

@@ -1,4 +1,5 @@
-"""Read tables as people save them: CSV of any spreadsheet, TSV, Parquet, and JSON that Rales writes.
+"""Read tables as people save them: CSV of any spreadsheet, TSV, Parquet, JSON that Rales writes, and Raven's selections
+in several recordings.
 
 CSV may be separated by commas, semicolons or tabs, named in a first line `sep=;` or not, in UTF-8, UTF-16 or the ANSI
 of Windows; empty rows and columns are left out.
@@ -21,6 +22,8 @@ SOUNDS = set(AUDIO_SUFFIXES)
 SUFFIXES = (".csv", ".tsv", ".parquet", ".json")
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
 _CHUNK = 1 << 20
+_RAVEN_TIMES = ("begin time (s)", "end time (s)")
+_RAVEN_PLACE = ("begin path", "file offset (s)")
 _ADVICE = "save it as `CSV UTF-8`"
 
 
@@ -45,6 +48,8 @@ def read_table(path: Path) -> TextTable:
     with reraise_as_sentences(path, _ADVICE):
         if not path.is_file():
             raise MissingFileError(path, "no such manifest file")
+        if path.suffix.lower() == ".txt" and (found := _read_raven(path)) is not None:
+            return found._replace(rows=_explain_read_errors(path, found.rows))
         check_suffix(path)
         kinds = {".parquet": _read_parquet, ".json": _read_json_rows}
         columns, rows, notes = kinds.get(path.suffix.lower(), _read_csv)(path)
@@ -134,6 +139,34 @@ def _read_csv(path: Path) -> TextTable:
     rows = lines()
     columns = next((cells for _, cells in rows if any(cells)), [])
     return TextTable([column for column in columns if column], _fit_rows(path, columns, rows, notes), notes)
+
+
+def _read_raven(path: Path) -> TextTable | None:
+    """Text -> the rows of a Raven table that says where in which file each selection is, as those of a manifest; None:
+    it is none. A selection of several views is a row of the first."""
+    columns, rows, notes = _read_csv(path)
+    own = {column.lower(): column for column in columns}
+    if not {*_RAVEN_TIMES, *_RAVEN_PLACE} <= own.keys() or not (labels := {"class", "label", "annotation"} & own.keys()):
+        return None
+    label = own[next(name for name in ("class", "label", "annotation") if name in labels)]
+    more = [column for column in columns if column.startswith("p_")]
+
+    def cycles() -> Iterator[TableRow]:
+        seen = set[str]()
+        for where, cells in rows:
+            if (selection := cells.get(own.get("selection", ""), where)) in seen:
+                continue
+            seen.add(selection)
+            place, start_s, begin, end = (cells[own[name]] for name in (*_RAVEN_PLACE, *_RAVEN_TIMES))
+            try:
+                end_s = str(round(float(start_s) + float(end) - float(begin), 6))
+            except ValueError:
+                raise FileError(where, f"times {begin!r}, {end!r} and {start_s!r}, expected numbers of seconds") from None
+            said = "" if cells[label].lower().startswith("not judged") else cells[label]
+            times = {"path": place, "start_s": start_s, "end_s": end_s, "label": said}
+            yield TableRow(where, times | {column: cells[column] for column in more})
+
+    return TextTable(["path", "start_s", "end_s", "label", *more], cycles(), notes)
 
 
 def _prepend_head(head: str, rest: Iterable[str]) -> Iterator[str]:

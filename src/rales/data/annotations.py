@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rales.audio.open_audio import AUDIO_SUFFIXES
+from rales.data.raven_tables import RAVEN_TIMES, Selection, read_selections, times_in_file
 from rales.data.reader import (
     Cycle,
     interval_problem,
@@ -27,11 +28,11 @@ from rales.data.reader import (
     repeated_problems,
     sort_cycles,
 )
-from rales.errors import FileProblem
+from rales.errors import FileError, FileProblem
 from rales.labels import CLASSES, ICBHI, LabelSet
 
-PROGRAMS = ("", ".raven", ".audacity")  # anna.txt goes before anna.raven.txt
-RAVEN_TIMES = ("begin time (s)", "end time (s)")
+# anna.txt goes before anna.raven.txt; the last is what Raven proposes
+PROGRAMS = ("", ".raven", ".audacity", ".Table.1.selections")
 NOT_JUDGED = "not judged"  # how the label of a cycle without a class begins in the files of `formats`
 RAVEN_LABELS = ("class", "label", "annotation")  # columns, the first that is there
 
@@ -42,7 +43,7 @@ class Annotation(NamedTuple):
     `form` is ICBHI, Audacity, Raven, times, SPRSound, the name of an own reader, or "" (a text of another kind: no
     cycles). `labelled`: their flags are those of the file, or its words; else they are all 0 and say nothing. `other`
     are labels that are none of the `classes`, `left_out` counts cycles without a label among others that have one, and
-    those that were not judged. `remark` says why there may be no cycles.
+    those that were not judged. `remark` says why there may be no cycles. `notes` are further sentences about it.
     """
 
     form: str
@@ -53,12 +54,14 @@ class Annotation(NamedTuple):
     left_out: int = 0
     classes: Sequence[str] = CLASSES
     remark: str = ""
+    notes: Sequence[str] = ()
 
     @property
     def passed_over(self) -> str:
         """Why this is no annotation to hear a recording by, "" if it is one, be it with faults."""
         if self.other:
-            return f"labels other than {', '.join(self.classes)}: {list_some(self.other)}"
+            rest = f"; none of its {len(self.cycles)} cycles counts until they are changed" * (len(self.cycles) > 1)
+            return f"labels other than {', '.join(self.classes)}: {list_some(self.other)}{rest}"
         if self.form and (self.cycles or self.problems):
             return ""
         return f"{self.left_out} cycles, none of them judged" if self.left_out else self.remark or "no cycles in it"
@@ -69,7 +72,7 @@ class Annotation(NamedTuple):
             return ""
         classes = "" if self.labelled or not self.cycles else ", without classes"
         left = f", {self.left_out} cycles without a label left out" if self.left_out else ""
-        return f"{name}: read as {self.form}{classes}{left}"
+        return "; ".join([f"{name}: read as {self.form}{classes}{left}", *self.notes])
 
 
 class _Line(NamedTuple):
@@ -91,10 +94,15 @@ def annotation_beside(path: Path) -> Path | None:
 
 
 def names_beside(path: Path) -> Iterator[Path]:
-    """anna.wav -> anna.txt, then anna.raven.txt and anna.audacity.txt, each also in other cases of `.txt`."""
+    """anna.wav -> anna.txt, then anna.raven.txt and the others of PROGRAMS, each also in other cases of `.txt`."""
     endings = ["".join(letters) for letters in itertools.product(*zip("txt", "TXT", strict=True))]
     for program, ending in itertools.product(PROGRAMS, endings):
         yield path.with_name(f"{path.stem}{program}.{ending}")
+
+
+def annotated_name(text: Path) -> str:
+    """Annotation -> the recording that it lies beside, without suffix: the undoing of `names_beside`."""
+    return text.stem.removesuffix(next((each for each in PROGRAMS if each and text.stem.endswith(each)), ""))
 
 
 def _annotates_another(text: Path) -> bool:
@@ -103,10 +111,11 @@ def _annotates_another(text: Path) -> bool:
 
 
 def read_annotation(
-    path: Path, duration_s: float | None, name: str | None = None, label_set: LabelSet = ICBHI
+    path: Path, duration_s: float | None, name: str | None = None, label_set: LabelSet = ICBHI, recording: str = ""
 ) -> Annotation:
     """Annotation file and length of its recording, if known -> what is in it; nothing is raised. Sentences about it
-    have its `name`, where people do not know it by its path. Labels of Audacity and Raven are those of the set."""
+    have its `name`, and `recording` is that of the recording, where its path does not say them. Labels of Audacity and
+    Raven are those of the set."""
     try:
         lines = read_text(path).splitlines()
     except FileProblem as error:
@@ -121,7 +130,14 @@ def read_annotation(
         return Annotation("", [], [f"{name}: empty, expected a line `start end crackles wheezes` per cycle"])
     header = [name.strip().lower() for name in written[0][1].split("\t")]
     if set(RAVEN_TIMES) <= set(header):
-        return _read_labelled_lines(name, "Raven", _raven_lines(header, written[1:]), duration_s, label_set)
+        notes = list[str]()
+        try:
+            rows = read_selections(header, written[1:], name, recording or annotated_name(path), notes)
+        except FileError as error:
+            return Annotation("Raven", [], [str(error)])
+        lines_of_labels, note = _raven_lines(header, rows, label_set)
+        notes += [f"{name}: {note}"] if note else []
+        return _read_labelled_lines(name, "Raven", lines_of_labels, duration_s, label_set)._replace(notes=notes)
     if (labels := _audacity_lines(written)) is not None:
         return _read_labelled_lines(name, "Audacity", labels, duration_s, label_set)
     if not any(_is_icbhi(line) for _, line in written) and all(len(line.split()) == 2 for _, line in written):
@@ -129,6 +145,14 @@ def read_annotation(
         if all(parse_number(line.start) is not None and parse_number(line.end) is not None for line in times):
             return _read_labelled_lines(name, "times", times, duration_s, label_set)
     return _read_icbhi_lines(name, written, duration_s)
+
+
+_COMMAS = "its times have decimal commas (0,5), expected decimal points (0.5)"
+
+
+def _has_decimal_comma(columns: Sequence[str]) -> bool:
+    """Whether a time, of several columns, is a number such as 0,5."""
+    return len(columns) > 1 and any(re.fullmatch(r"\d+,\d+", column) for column in columns[:2])
 
 
 def _is_icbhi(line: str) -> bool:
@@ -150,12 +174,15 @@ def _read_icbhi_lines(name: str, written: Sequence[tuple[int, str]], duration_s:
         else:
             problems.append(f"{name}, line {place}: {cycle}; fix or remove the line")
     cycles.sort()
+    remark = _COMMAS if not cycles and any(map(_has_decimal_comma, (line.split() for _, line in written))) else ""
     form = "ICBHI" if cycles or any(_is_icbhi(line) for _, line in written) else ""
-    return Annotation(form, cycles, problems + repeated_problems(name, cycles))
+    return Annotation(form, cycles, problems + repeated_problems(name, cycles), remark=remark)
 
 
 def _cycle_of_line(columns: list[str], duration_s: float | None) -> Cycle | str:
     """The columns of one line -> the cycle, or what is wrong with the line."""
+    if _has_decimal_comma(columns):
+        return _COMMAS
     if len(columns) != 4:
         return f"{len(columns)} columns, expected 4 (start end crackles wheezes)"
     start_s, end_s = parse_number(columns[0]), parse_number(columns[1])
@@ -187,18 +214,22 @@ def _audacity_lines(written: Sequence[tuple[int, str]]) -> list[_Line] | None:
     return labels or None
 
 
-def _raven_lines(header: list[str], written: Sequence[tuple[int, str]]) -> list[_Line]:
-    """Rows of a Raven table -> one for each selection, which Raven writes once for every view."""
-    begin, end = (header.index(name) for name in RAVEN_TIMES)
-    label = next((header.index(name) for name in RAVEN_LABELS if name in header), None)
-    seen, found = set[str](), []
-    for place, line in written:
-        columns = [*(column.strip() for column in line.split("\t")), *[""] * len(header)]
-        selection = columns[header.index("selection")] if "selection" in header else str(place)
-        if selection not in seen:
-            seen.add(selection)
-            found.append(_Line(place, columns[begin], columns[end], "" if label is None else columns[label]))
-    return found
+def _raven_lines(
+    header: Sequence[str], rows: Sequence[Selection], label_set: LabelSet
+) -> tuple[list[_Line], str]:
+    """Columns and selections of a Raven table -> its lines, and a note where the labels are in no column of that
+    name."""
+    column, note = next((name for name in RAVEN_LABELS if name in header), None), ""
+    if column is None:
+        column = next((name for name in header if _holds_labels([row.get(name, "") for _, row in rows], label_set)), "")
+        expected = ", ".join(name.title() for name in RAVEN_LABELS)
+        note = f"its labels are those of the column {column}" if column else f"it has no column of labels ({expected})"
+    return [_Line(place, *times_in_file(row), row.get(column, "")) for place, row in rows], note
+
+
+def _holds_labels(cells: Sequence[str], label_set: LabelSet) -> bool:
+    """Whether one of the cells is a label of the set; a class called as a number is not looked for."""
+    return any(cell and parse_number(cell) is None and _read_label(cell, label_set) is not None for cell in cells)
 
 
 # what Rales puts around a label: `uncertain: crackle 0.62`; once with a sentence behind it

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from rales.data.annotation_dialects import cell_text
-from rales.data.annotations import RAVEN_LABELS, RAVEN_TIMES
+from rales.data.annotations import RAVEN_LABELS
 from rales.data.events import EXPIRATION, KINDS, SPRSOUND_KINDS, Event, event_problem, find_kind, sort_events
+from rales.data.raven_tables import RAVEN_TIMES, choose_recording, read_selections, times_in_file
 from rales.data.reader import list_some, parse_number, read_text
 from rales.errors import FileError
 from rales.files.csv_cells import one_line
@@ -16,8 +17,6 @@ from rales.files.json_files import parse_json
 
 _RAVEN_EVENTS: Final = ("event", *RAVEN_LABELS)  # columns of words, the first that is there
 _RAVEN_BAND: Final = ("low freq (hz)", "high freq (hz)")
-_RAVEN_FILE: Final = "begin file"
-_RAVEN_OFFSET: Final = "file offset (s)"  # of the start, in that file
 
 
 class EventFile(NamedTuple):
@@ -114,48 +113,13 @@ def _parse_raven(
         raise FileError(
             name, f"no column of labels; expected one of {', '.join(column.title() for column in _RAVEN_EVENTS)}"
         )
-    selections = dict[str, tuple[int, dict[str, str]]]()
-    for place, line in written:
-        row = dict(zip(header, (cell.strip() for cell in line.split("\t")), strict=False))
-        selection = row.get("selection") or str(place)
-        if selection not in selections or row.get("view", "").lower().startswith("spectrogram"):
-            selections[selection] = place, row
-    rows = _choose_rows(list(selections.values()), name, recording, notes)
-    for place, row in rows:
+    for place, row in read_selections(header, written, name, recording, notes):
         where = f"{name}, line {place}"
         in_spectrogram = not row.get("view", "").lower().startswith("waveform")
         band = [row.get(column, "") for column in _RAVEN_BAND] if in_spectrogram else ["", ""]
-        begin, end = _times_in_file(row)
+        begin, end = times_in_file(row)
         times = (begin, begin if row.get("point", "").lower() == "yes" else end)
         yield from _make_event(where, row.get(header[label], ""), times, band, words)
-
-
-def _choose_rows(
-    rows: list[tuple[int, dict[str, str]]], name: str, recording: str, notes: list[str]
-) -> list[tuple[int, dict[str, str]]]:
-    """Selections of a Raven table -> those in the recording that is meant. Errors: a ValueError where that is not
-    clear."""
-    files = {row[_RAVEN_FILE]: row[_RAVEN_FILE] for _, row in rows if row.get(_RAVEN_FILE)}
-    chosen = _choose_recording(files, name, recording, notes)
-    if len(files) < 2:
-        return rows
-    if not all(row.get(_RAVEN_FILE) and row.get(_RAVEN_OFFSET) for _, row in rows):
-        raise FileError(
-            name,
-            f"its times go through {len(files)} files ({list_some(sorted(files))}); expected Begin File and File "
-            "Offset (s) in every row, or a table for each file",
-        )
-    return [each for each in rows if each[1][_RAVEN_FILE] in chosen]
-
-
-def _times_in_file(row: Mapping[str, str]) -> tuple[str, str]:
-    """A row of a Raven table -> its start and end in seconds of its file, as text. Times go through all files that were
-    open together; the offset is that in the file."""
-    begin, end = (row.get(each, "") for each in RAVEN_TIMES)
-    start_s, end_s, offset_s = map(parse_number, (begin, end, row.get(_RAVEN_OFFSET, "")))
-    if start_s is None or end_s is None or offset_s is None or abs(offset_s - start_s) < 1e-3:
-        return begin, end  # as they are written
-    return str(offset_s), str(round(offset_s + end_s - start_s, 6))
 
 
 def _parse_labels(written: Sequence[tuple[int, str]], name: str, words: _Words) -> _Found:
@@ -246,7 +210,7 @@ def _parse_aoef(data: Mapping[str, Any], name: str, recording: str, words: _Word
         {cell_text(row.get("uuid")): row for row in listed(part)} for part in ("sound_events", "recordings")
     )
     names = {uid: cell_text(row.get("path")) for uid, row in recordings.items()}
-    chosen = _choose_recording(names, name, recording, notes)
+    chosen = choose_recording(names, name, recording, notes)
     for number, row in enumerate(listed("sound_event_annotations"), start=1):
         where = f"{name}, annotation {number}"
         sound = sounds.get(cell_text(row.get("sound_event")))
@@ -271,25 +235,6 @@ def _parse_aoef(data: Mapping[str, Any], name: str, recording: str, words: _Word
             continue
         for word in known or ["+".join(values)]:
             yield from _make_event(where, word, extent[:2], extent[2:], words)
-
-
-def _choose_recording(paths: Mapping[str, str], name: str, recording: str, notes: list[str]) -> set[str]:
-    """Recordings that a file is about, id -> path -> the ids of the one that is meant; `notes` gets one on a single one
-    of another name. Errors: a ValueError where that is not clear."""
-    names = {uid: path.replace("\\", "/").rpartition("/")[2] for uid, path in paths.items()}
-    wanted = Path(recording).stem.casefold()
-    if len(names) < 2:
-        notes += [
-            f"{name}: says that its events are of {one_line(each)[:120]}, here they are those of {recording}"
-            for each in names.values()
-            if each and wanted and Path(each).stem.casefold() != wanted
-        ]
-        return set(names)
-    chosen = {uid for uid, each in names.items() if Path(each).stem.casefold() == wanted}
-    if len(chosen) != 1:
-        held = f"holds {len(names)} recordings ({list_some(sorted(names.values()))})"
-        raise FileError(name, f"{held}, {len(chosen)} of them called {recording!r}")
-    return chosen
 
 
 def _extent_of(coordinates: Any, kind: str) -> list[str] | None:

@@ -83,6 +83,8 @@ def find_recordings(folder: str | Path, *, audio: bool, decode: bool) -> Dataset
     notes += copies_note(folder, copied_sounds + copied_texts)
     own = [name for name in names if _is_own(name)]
     unmarked = {name for name in own if name not in texts} if texts.keys() & sounds.keys() else set[str]()
+    if not lists and len(own) == len(names):  # nobody has published a split of these; `splits` asks for one to train
+        notes, split_problems = [*notes, *split_problems], []
     if own:
         notes.append(
             f"{folder}: not named as in ICBHI 2017, so each counts as a patient of its own: {list_some(own)}; a "
@@ -263,7 +265,7 @@ def _read_splits(folder: Path, lists: list[Path], names: list[str]) -> tuple[dic
     if not lists:
         missing = (
             f"{folder}: no {SPLIT_FILE} (or {SPLIT_FILES[1]}) in it, its sub-folders or beside it; put the official "
-            "split there, or train with --set split.name=folds, which needs none"
+            "split there, or say `rales train --set split.name=folds`, which needs none"
         )
         return {}, [missing], []
     sides, problems = _read_lists(lists)

@@ -1,5 +1,6 @@
 """Calibration: the temperature of probabilities, thresholds, and how far probabilities are from what comes true."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from math import exp, nan
@@ -26,8 +27,21 @@ from rales.typing import FloatArray, IntArray, Probabilities
 if TYPE_CHECKING:
     import pandas as pd
 
+log = logging.getLogger(__name__)
+
 MIN_TEMPERATURE: Final = 0.01
 MAX_TEMPERATURE: Final = 100.0
+ENDS: Final = {
+    MIN_TEMPERATURE: (
+        "the labels are what the model itself finds most probable, as those of clips that it sorted are; of such labels "
+        "the lowest temperature is always the best, and every probability would become 0 or 1"
+    ),
+    MAX_TEMPERATURE: (
+        "the labels agree with what the model says no better than chance does; of such labels the highest temperature is "
+        "always the best, and all classes would become as probable as each other"
+    ),
+}
+"""End of the range of temperatures -> what it says of the labels when the fit comes to it."""
 VALIDATION: Final = "validation patients"
 Aim = float | Literal["balanced"]
 
@@ -117,9 +131,12 @@ def fit_calibration(
 
     Returns
     -------
-    Calibration; its threshold is None where one kind of cycle is missing.
+    Calibration; its threshold is None where one kind of cycle is missing. A fit that comes to an end of its range is
+    logged as a warning (`ENDS`); at the lower end the temperature stays 1.
     """
     targets, p = as_targets(class_numbers, label_set), as_probabilities(probabilities, label_set)
+    if problem := describe_end(targets, p, label_set):
+        log.warning("no temperature is learned from the %s: %s", origin, problem)
     temperature = fit_probability_temperature(targets.ravel(), as_exclusive(p, label_set))
     cooled = cool_probabilities(p, temperature, label_set)
     try:
@@ -205,8 +222,20 @@ def calibrated_metrics(
 
 
 def fit_probability_temperature(true: IntArray, probabilities: Probabilities) -> float:
-    logits = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
-    return fit_temperature(logits, true)
+    """(N,) classes, (N, C) probabilities -> `fit_temperature` of their logarithms; 1, which changes nothing, where that
+    comes to its lower end, for certainty is not learned from cycles that are all right."""
+    temperature = fit_temperature(as_logits(probabilities), true)
+    return 1.0 if temperature == MIN_TEMPERATURE else temperature
+
+
+def describe_end(targets: IntArray, probabilities: Probabilities, label_set: LabelSet = ICBHI) -> str:
+    """True classes and probabilities as `fit_calibration` has them -> why no temperature between the ends is the best;
+    "" where one is."""
+    return ENDS.get(fit_temperature(as_logits(as_exclusive(probabilities, label_set)), targets.ravel()), "")
+
+
+def as_logits(probabilities: Probabilities) -> FloatArray:
+    return np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
 
 
 def fit_temperature(logits: ArrayLike, true: ArrayLike) -> float:

@@ -74,7 +74,8 @@ def calibrate_model(
     Raises
     ------
     ValueError
-        Fewer than five patients, a class that is missing, patients on whom the model was trained.
+        Fewer than five patients, a class that is missing, patients on whom the model was trained, labels of which no
+        temperature is the best, as those of clips that the model sorted.
     """
     check_target(model, out)
     rows = choose_cycles(model, read_labelled_cycles(data, model.label_set, skip_damaged=skip_damaged), part)
@@ -86,6 +87,7 @@ def calibrate_model(
     check_extras(dataset, model.taken_extras)
     everything = {"all": pd.Series(data=True, index=rows.index)}
     probabilities = score_sides(model, rows, dataset, everything)["all"]
+    refuse_own_labels(rows, probabilities, model.label_set)
     origin = f"{rows['patient'].nunique()} confirmed patients"
     learned = fit_calibration_record(rows, probabilities, model.label_set, aim=aim, labels=labels, origin=origin)
     learned["reliability"] = measure_reliability(rows, probabilities, model)
@@ -181,6 +183,15 @@ def refuse_trained_patients(rows: pd.DataFrame, record: Mapping[str, Any]) -> No
             f"the model was trained on {patients} of these {rows['patient'].nunique()} patients, of whom it is surer "
             f"than of others (recording {rows.loc[known, 'recording'].iloc[0]}); leave them out, or say --trained to "
             "learn from them all the same"
+        )
+
+
+def refuse_own_labels(rows: pd.DataFrame, probabilities: Probabilities, label_set: LabelSet) -> None:
+    """Errors: labelled cycles, and the network's answers to them, that teach no temperature."""
+    if problem := calibration.describe_end(class_numbers(rows, label_set), probabilities, label_set):
+        raise ValueError(
+            f"nothing is learned from these {len(rows)} cycles: {problem}. Label all cycles of some recordings by ear, "
+            "or of clips that the model cut, put the wrong ones into the folder of their class and delete none"
         )
 
 

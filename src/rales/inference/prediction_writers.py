@@ -1,7 +1,7 @@
 """Predictions as files: tables of all recordings (CSV, JSON, Parquet), labels for Audacity and Raven.
 
 Everything is written as it comes, some recordings at a time, so that any number of them fits into memory. What must
-stand beside the answers (`.attrs["notice"]` of a table) is said once: at the root of JSON, in the metadata of Parquet;
+stand beside the answers (`SAID`, `.attrs` of a table) is said once: at the root of JSON, in the metadata of Parquet;
 CSV, Audacity and Raven have no place for it, so who writes them says it.
 """
 
@@ -35,6 +35,7 @@ AppendPredictions = Callable[
 
 TABLE_FORMATS = ("csv", "json", "parquet")
 FORMATS = (*TABLE_FORMATS, "audacity", "raven")
+SAID = ("notice", "model", "version")
 LONGEST_NAME = 230  # bytes; file systems take 255, and the file being written has a little more
 OTHER_KINDS = (".csv", ".json", ".parquet", ".tsv", ".xlsx", ".xls", ".ods", ".npz", ".png", ".html", ".pdf")
 
@@ -165,6 +166,10 @@ def check_table_name(option: str, out: Path | None) -> None:
         raise UsageError(f"{option} {out}: expected a name that ends in .csv, .json or .parquet")
 
 
+def what_is_said(table: pd.DataFrame) -> dict[str, str]:
+    return {name: table.attrs[name] for name in SAID if name in table.attrs}
+
+
 @contextmanager
 def csv_writer(out: Path) -> Iterator[AppendTable]:
     """`with text_file(out) as add: add(table)`: CSV whose cells no spreadsheet computes."""
@@ -194,14 +199,14 @@ def format_labels(table: pd.DataFrame, form: str, *, header: bool = True) -> str
 
 @contextmanager
 def json_writer(out: Path) -> Iterator[AppendTable]:
-    """The same as one JSON object: `notice` (where the table has one), then the columns, each an array of its cells;
+    """The same as one JSON object: what the table has of `SAID`, then the columns, each an array of its cells;
     `pandas.read_json` reads it."""
     with atomic_write(out) as beside, ExitStack() as stack:
         columns: dict[str, IO[str]] = {}  # each written beside the file, since it must be whole before the next begins
         said: dict[str, str] = {}
 
         def add(table: pd.DataFrame) -> None:
-            said.update({name: text for name, text in table.attrs.items() if name == "notice"})
+            said.update(what_is_said(table))
             for name in map(str, table.columns):
                 values: Any = table[name]
                 cells = values.to_json(orient="values", double_precision=15)[1:-1]
@@ -226,7 +231,7 @@ def json_writer(out: Path) -> Iterator[AppendTable]:
 
 @contextmanager
 def parquet_writer(out: Path) -> Iterator[AppendTable]:
-    """The same as Parquet, a row group a table; the notice is in the metadata of the schema."""
+    """The same as Parquet, a row group a table; `SAID` is in the metadata of the schema."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -238,8 +243,7 @@ def parquet_writer(out: Path) -> Iterator[AppendTable]:
             if writer is None:  # a column without a value yet (true_label) is one of words
                 found = pa.Schema.from_pandas(table, preserve_index=False)
                 kinds = [(f.name, pa.string() if pa.types.is_null(f.type) else f.type) for f in found]
-                said = {"notice": table.attrs["notice"]} if "notice" in table.attrs else {}
-                schema = pa.schema(kinds, metadata={**(found.metadata or {}), **said})
+                schema = pa.schema(kinds, metadata={**(found.metadata or {}), **what_is_said(table)})
                 writer = stack.enter_context(pq.ParquetWriter(beside, schema))
             writer.write_table(pa.Table.from_pandas(table, schema=writer.schema, preserve_index=False))
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rales import __version__
 from rales.audio.open_audio import NoRoom
 from rales.audio.quality import Verdict
 from rales.data import icbhi
@@ -284,7 +285,7 @@ class Predictor:
 
         Cycles come from an annotation beside the recording (then `true_label` is filled), else breaths are found in
         its sound, else windows are taken (`source` tells; `cycles` chooses, see `audio_reader.find_cycles`). What must
-        stand beside the answers is `.attrs["notice"]`.
+        stand beside the answers is `.attrs["notice"]`; `.attrs["model"]` and `["version"]` say what made them.
 
         A recording that cannot be read raises a ValueError that names it; with a `problems` list given, its sentence
         goes there and the other recordings are unaffected. A cycle whose sound cannot be judged has no label and NaN
@@ -300,7 +301,7 @@ class Predictor:
             found = self.tables(sources, problems, decision, cycles=where, quality=quality, progress=progress)
             tables = [table for table, _ in found]
         result = pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
-        result.attrs["notice"] = tables[0].attrs["notice"]
+        result.attrs.update(tables[0].attrs)
         if is_in_memory(paths):
             result["path"] = ""  # of the temporary file, which is gone
         table = CycleTable(result.drop(columns="true_label") if result["true_label"].isna().all() else result)
@@ -319,10 +320,16 @@ class Predictor:
         quality: bool = True,
         progress: bool = False,
     ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-        """`answers`, of the same parameters, each as a table with its notice."""
+        """`answers`, of the same parameters, each as a table with what `describe_answers` says."""
         decision = decision or self.decision()
         found = self.answers(paths, problems, decision, cycles=cycles, quality=quality, progress=progress)
-        return (make_tables(*columns, decision) for columns in found)
+        said = self.describe_answers(decision)
+        return (make_tables(*columns, said) for columns in found)
+
+    def describe_answers(self, decision: Decision) -> dict[str, str]:
+        """How labels are decided -> what every output says once: the notice, and what made it, the model's digest and
+        the version of Rales."""
+        return {"notice": decision.notice, "model": self.digest, "version": __version__}
 
     def answers(
         self,
@@ -705,13 +712,13 @@ def describe_result(result: RecordingResult) -> str:
 
 
 def make_tables(
-    cycles: dict[str, Any], status: dict[str, Any], decision: Decision
+    cycles: dict[str, Any], status: dict[str, Any], said: Mapping[str, str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Columns of `Predictor.answers` -> tables."""
+    """Columns of `Predictor.answers`, and what `Predictor.describe_answers` says -> tables."""
     import pandas as pd
 
     table = pd.DataFrame(cycles)
-    table.attrs["notice"] = decision.notice
+    table.attrs.update(said)
     return table, pd.DataFrame(status)
 
 

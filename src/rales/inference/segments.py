@@ -35,7 +35,7 @@ def cut_segments(
     progress: bool = False,
 ) -> dict[str, Any]:
     """Recordings -> clips LABEL/RECORDING_START-END_PROBABILITY.wav below `out`, at the recording's own rate, and
-    segments.csv, their list.
+    segments.csv, their list, which names the model (its digest) and the version of Rales.
 
     Parameters
     ----------
@@ -76,7 +76,8 @@ def cut_segments(
     if audio_reader.STDIN in sources:
         raise UsageError("-: segments are cut out of files; write what stands on standard input into one and give that")
     found = pd.concat([table for table, _ in model.tables(sources, problems, cycles=where, progress=progress)])
-    events = join_cycles(found, join_s).query("probability >= @min_confidence")
+    made_by = {name: found.attrs[name] for name in ("model", "version")}
+    events = join_cycles(found, join_s).query("probability >= @min_confidence").assign(**made_by)
     if per_class:
         events = events.sort_values("probability", ascending=False).groupby("label", sort=False).head(per_class)
     files = {make_encodable(source): source for source in sources}

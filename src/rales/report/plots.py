@@ -1,5 +1,6 @@
 """Plots of systems as PNG, in the colours of Okabe and Ito, which colour-blind readers can tell apart."""
 
+import textwrap
 from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -29,7 +30,8 @@ MOST_TICKS = 16  # of an axis whose words would run into one another
 
 def plot_sp_se(systems: list[System]) -> Picture:
     """Specificity against sensitivity with lines of equal Score, intervals and the all-normal point."""
-    figure, (axes,) = make_canvas(width=6.5, height=6.9 + 0.2 * len(systems))
+    lines = sum(wrap_words(system.name).count("\n") + 1 for system in systems)
+    figure, (axes,) = make_canvas(width=6.5, height=6.9 + 0.2 * lines)
     axes.set(xlabel="Specificity, %", ylabel="Sensitivity (exact class), %", xlim=(-2, 102), ylim=(-2, 102))
     axes.set_aspect("equal")
     equal_scores(axes)
@@ -45,7 +47,7 @@ def plot_sp_se(systems: list[System]) -> Picture:
         place = [float(text) for text in printed[:2]]
         label = f"{who.partition(',')[0]} on a quarter of ICBHI's test set: Score {printed[2]}"
         axes.plot(*place, "P", mfc="white", mec="black", ms=9, zorder=4, label=label)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", frameon=False, fontsize=8)
     listed = "; ".join(f"{s.name} {100 * s.figures['score'].mean():.1f}" for s in systems)
     return Picture(
         "sp_se.png",
@@ -66,7 +68,7 @@ def draw_system(axes: "Axes", system: System, colour: str, marker: str) -> None:
         axes.errorbar(x, y, xerr=errors[0], yerr=errors[1], color=colour, lw=1.2, capsize=3)
     points = 100 * system.figures[names].to_numpy()
     axes.plot(points[:, 0], points[:, 1], marker, color=colour, ms=4, alpha=0.5)
-    label = f"{system.name}: Score {(x + y) / 2:.1f}"
+    label = wrap_words(f"{system.name}: Score {(x + y) / 2:.1f}")
     axes.plot(x, y, marker, color=colour, ms=10, mec="white", label=label, zorder=4)
 
 
@@ -104,6 +106,11 @@ def plot_training_score(system: System, slug: str) -> Picture:
     place_legend_below(axes)
     caption = "Score by epoch: mean over seeds, band of one standard deviation. Triangles: the epoch each seed used."
     return Picture(f"score-{slug}.png", f"Score of {system.name} by epoch for each split.", caption, render_png(figure))
+
+
+def wrap_words(text: str) -> str:
+    """Name of a system, however long -> lines that fit beside or above axes of 6.5 inches."""
+    return textwrap.fill(text, width=64)
 
 
 def place_legend_below(axes: "Axes", title: str | None = None, ncols: int = 2) -> None:
@@ -239,7 +246,7 @@ def plot_layer_weights(systems: list[System]) -> Picture | None:
         axes.axhline(1 / len(mean), color="black", ls="--", lw=1, label=f"equal, as at the start: {1 / len(mean):.3f}")
         axes.set(xlabel="Layer", ylabel="Weight (sum 1)")
         runs = table.shape[1]
-        axes.set_title(f"{name}, {count_noun(runs, 'run')}", fontsize=11)
+        axes.set_title(wrap_words(f"{name}, {count_noun(runs, 'run')}"), fontsize=11)
         axes.set_ylim(min(0, mean.min() * 1.1), mean.max() * 1.15)
         axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return Picture(
@@ -284,7 +291,7 @@ def plot_weight_trajectories(systems: list[System]) -> Picture | None:
         for layer, shade in zip(mean.columns, shades, strict=True):
             axes.plot(mean.index, mean[layer], color=viridis_colour(shade), lw=1.4, label=str(layer))
         axes.set(xlabel="Epoch", ylabel="Weight (sum 1)")
-        axes.set_title(f"{name}, {count_noun(len(found), 'run')}", fontsize=11)
+        axes.set_title(wrap_words(f"{name}, {count_noun(len(found), 'run')}"), fontsize=11)
         axes.ticklabel_format(axis="y", useOffset=False)
         place_legend_below(axes, title="Layer", ncols=6)
     moved = "; ".join(

@@ -66,8 +66,9 @@ def add_predict(app: "FastAPI", service: Service) -> None:
             cycles = await service.answered(
                 lambda: model_answers.predict_file(service.models.model(chosen), sound, name), sound, name
             )
+            digest = service.models.known_digest(chosen)
         about = {name: facts[name] for name in ("duration_s", "notes")}
-        return {"recording": name, **about, "model": chosen, "cycles": cycles}
+        return {"recording": name, **about, "model": chosen, "digest": digest, "version": __version__, "cycles": cycles}
 
 
 def add_runs(app: "FastAPI", service: Service) -> None:

@@ -121,11 +121,14 @@ class PredictedCycle(ScoredSpan):
 
 @dataclass
 class Prediction:
-    """`notes` are sentences about what was wrong with the file and how it was read all the same."""
+    """`notes` are sentences about what was wrong with the file and how it was read all the same; `digest` says which
+    weights and settings the model is, `version` which Rales answered."""
 
     recording: str
     duration_s: float
     model: str
+    digest: str
+    version: str
     cycles: list[PredictedCycle]
     notes: list[str]
     notice: str = NOTICE

@@ -215,7 +215,7 @@ class Service:
         if not text.exists():
             return "", {"annotated": None, "classes": False}
         called = f"annotation of {name}"
-        found = read_annotation(text, duration_s, called, self.label_set)
+        found = read_annotation(text, duration_s, called, self.label_set, name)
         if found.passed_over:
             text.unlink()
             return f"{called}: {found.passed_over}; passed over", {"annotated": None, "classes": False}

@@ -78,9 +78,11 @@ export function start() {
   byId("keys-on").checked = localStorage.getItem("rales-keys") !== "off";
   byId("keys-on").addEventListener("change", () => localStorage.setItem("rales-keys", byId("keys-on").checked ? "on" : "off"));
   addEventListener("keydown", pressed);
-  // what was pressed with the mouse gives the keys back, so that Enter and Space mean what they say here
+  // what was pressed with the mouse gives the keys back, so that Enter and Space mean what they say here; before it acts,
+  // for a dialog hands the focus back to what had it
   addEventListener("click", ({ pointerType, target }) =>
-    pointerType && /** @type {Element} */ (target).closest(".bench button, .segments input")?.blur());
+    pointerType && /** @type {Element} */ (target).closest(".bench button, .segments input, [aria-haspopup=dialog]")?.blur(),
+  { capture: true });
 }
 
 /** @type {(event: KeyboardEvent) => void} */
