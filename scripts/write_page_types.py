@@ -124,7 +124,9 @@ if __name__ == "__main__":
         description = app.openapi()
     for route in app.routes:
         if isinstance(route, APIRoute) and not route.include_in_schema:  # a stream without end, the page itself
-            description["paths"][route.path] = {method.lower(): {"responses": {"200": {}}} for method in route.methods}
+            description["paths"][route.path] = {
+                method.lower(): {"responses": {"200": {}}} for method in route.methods or ()
+            }
     Path(sys.argv[1]).parent.mkdir(exist_ok=True)
     Path(sys.argv[1]).write_text(
         write_page_types((STATIC / "index.html").read_text(encoding="utf-8"), description), encoding="utf-8"

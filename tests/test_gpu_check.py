@@ -17,7 +17,7 @@ from .conftest import REPOSITORY
 def test_a_system_that_raises_costs_no_other_and_none_compared_is_not_equal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu_check.tiny, "SYSTEMS", ["whole", "cut"])
+    monkeypatch.setattr("benchmarks.gpu_check.tiny.SYSTEMS", ["whole", "cut"])
     losses = {"whole-0": [1.0, 2.0], "whole-1": [1.0, 2.0], "cut-0": [1.0, 2.0], "cut-1": [1.0]}
     monkeypatch.setattr(gpu_check, "three_losses", lambda name, data, out, device: losses[out.name])
     check = gpu_check.Check(torch.device("cpu"), tmp_path / "first", time.monotonic() + 1000)
