@@ -108,13 +108,17 @@ def test_the_description_on_an_index_links_to_the_repository_alone() -> None:
     assert not re.search(r"\n\n\n|\(systems\)|All ways to install", unpublished)
 
 
-def test_the_source_distribution_has_the_scripts_that_its_tests_import() -> None:
+def test_the_source_distribution_is_whole() -> None:
+    """It has what builds it, and no file that imports of the checkout what it does not have."""
     packed = {file.distribution_path for file in SdistBuilder(str(REPOSITORY)).recurse_included_files()}
-    scripts = {path.stem for path in (REPOSITORY / "scripts").glob("*.py")}
-    tests = [path.read_text() for path in (REPOSITORY / "tests").glob("*.py")]
-    imported = {name for text in tests for name in re.findall(r"^(?:import|from) (\w+)", text, re.M)} & scripts
-    assert {"build_release", "write_page_types"} <= imported
-    assert {f"scripts/{name}.py" for name in imported} <= packed
+    hook = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]["hooks"]["custom"]
+    assert {hook["path"], "README.md", *PROJECT["license-files"]} <= packed
+    of_checkout = {path.stem for path in (REPOSITORY / "scripts").glob("*.py")} | {"tests", "benchmarks"}
+    there = {name.split("/")[0] for name in packed} | {Path(name).stem for name in packed}
+    for name in packed:
+        if name.endswith(".py"):
+            imported = set(re.findall(r"^(?:import|from) (\w+)", (REPOSITORY / name).read_text(), re.M))
+            assert imported & of_checkout <= there, name
 
 
 def test_builds_that_differ_are_no_release(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
