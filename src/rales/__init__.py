@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rales.telemetry import refuse_telemetry
+from rales.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from rales.inference.predictor import Predictor
 
-__version__ = "0.1.0"
 __all__ = [
     "__version__",
     "embed",

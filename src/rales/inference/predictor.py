@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rales import __version__
 from rales.audio.open_audio import NoRoom
 from rales.audio.quality import Verdict
 from rales.data import icbhi
@@ -41,6 +40,7 @@ from rales.progress import progress_bar
 from rales.settings import scored_together
 from rales.training.recipe import ExportedRecipe, Recipe
 from rales.typing import Probabilities
+from rales.version import __version__
 
 if TYPE_CHECKING:  # pandas and torch take a first answer longer than all the rest; methods that need them import them
     import pandas as pd

@@ -1,0 +1,3 @@
+"""The version of the package; `rales.__version__` too."""
+
+__version__ = "0.1.0"
