@@ -95,6 +95,7 @@ REMARKED = {
     "nearly dead channel": (np.stack([1e-4 * breathing(seed=1), breathing()], axis=1), "dead_channel"),
     "a tenth clipped": (np.clip(12 * breathing(), -0.9, 0.9), "clipped"),
     "offset": (breathing() + np.float32(0.3), "dc_offset"),
+    "offset that clips": (np.clip(breathing() + np.float32(0.9), -1, 0.95), "dc_offset"),
     "quiet": (breathing() * np.float32(1e-3), "quiet"),
     "hum under breathing": (breathing() + mains(12), "hum"),
 }
@@ -106,6 +107,7 @@ def test_what_is_poor_is_said_and_judged(name: str) -> None:
     found = quality.judge_quality(sound, 8000)
     assert (found.quality, found.judged) == (expected, True)
     assert found.reason
+    assert ("do not trust them" in found.reason) == (expected == "dc_offset")  # the only one that moves the class
 
 
 @pytest.mark.parametrize("rate_hz", [4000, 8000, 10_000, 16_000, 44_100, 48_000])

@@ -171,7 +171,10 @@ def no_signal(share: float) -> Verdict:
 
 
 def find_remark(found: Measures) -> Verdict | None:
-    """Measures -> what is to be said beside a class, None if nothing."""
+    """Measures -> what is to be said beside a class, None if nothing; first what moves the class."""
+    if found.offset > OFFSET:
+        large = f"a constant offset {found.offset:.1f} times as large as the sound"
+        return Verdict("dc_offset", f"{large} moves class and probabilities: do not trust them; subtract the mean first")
     if found.dead:
         some = ", ".join(map(str, found.dead))
         return Verdict("dead_channel", f"no sound in channel {some}")
@@ -179,8 +182,6 @@ def find_remark(found: Measures) -> Verdict | None:
         return Verdict("clipped", f"{as_percent(found.clipped)} of the samples are cut off at the end of the scale")
     if found.hum > SOME_HUM:
         return Verdict("hum", f"mains hum, {as_percent(found.hum)} of the energy")
-    if found.offset > OFFSET:
-        return Verdict("dc_offset", f"a constant offset {found.offset:.1f} times as large as the sound")
     if found.level_db < QUIET_DB:
         return Verdict("quiet", f"very quiet, at most {found.level_db:.0f} dB of full scale")
     return None
