@@ -171,7 +171,9 @@ def page_seconds(url: str, door: str, known: dict[str, str], sound: Path) -> flo
 
 
 def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("google-chrome")
+    from tests.browsed import BROWSERS
+
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         sys.exit("no browser here; install chromium")
     return found
