@@ -142,7 +142,7 @@ def test_a_raven_table_says_which_recording_it_is_of(tmp_path: Path) -> None:
     assert audio_reader.find_cycles(sound, 2.0).true_label == ["wheeze"]
     assert [cycle[:4] for cycle in read_annotation(text, 2.0, recording="berta.wav").cycles] == [(1, 2, 1, 0)]
     sound = write(tmp_path, "clara", raven(own, other))
-    with pytest.raises(ValueError, match="holds 2 recordings .*, 0 of them called 'clara'"):
+    with pytest.raises(ValueError, match=r"holds 2 recordings .*, 0 of them called 'clara'"):
         audio_reader.find_cycles(sound, 2.0)
 
 

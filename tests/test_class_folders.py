@@ -103,7 +103,7 @@ def test_own_classes_are_folders_too(tmp_path: Path) -> None:
     folder = write_clips(tmp_path, "quiet/a.wav", "squawk/b.wav", "squawk/c.wav")
     label_set = LabelSet(("quiet", "squawk"))
     assert read_cycles(folder, label_set=label_set)["label"].tolist() == ["quiet", "squawk", "squawk"]
-    with pytest.raises(ValueError, match="no annotation a.txt"):  # with ICBHI's classes folders like any other
+    with pytest.raises(ValueError, match=r"no annotation a\.txt"):  # with ICBHI's classes folders like any other
         read_cycles(folder)
 
 

@@ -557,7 +557,7 @@ def test_a_folder_of_ones_own_needs_no_split_to_be_sound(tmp_path: Path) -> None
     report = rales.data.audit_data(tmp_path)
     assert report.problems == []
     assert sum("say `rales train --set split.name=folds`" in note for note in report.notes) == 1
-    with pytest.raises(ValueError, match="no recording is in train or test.*--set split.name=folds"):
+    with pytest.raises(ValueError, match=r"no recording is in train or test.*--set split.name=folds"):
         split_officially(rales.data.read_cycles(tmp_path))
 
 

@@ -214,9 +214,7 @@ def _audacity_lines(written: Sequence[tuple[int, str]]) -> list[_Line] | None:
     return labels or None
 
 
-def _raven_lines(
-    header: Sequence[str], rows: Sequence[Selection], label_set: LabelSet
-) -> tuple[list[_Line], str]:
+def _raven_lines(header: Sequence[str], rows: Sequence[Selection], label_set: LabelSet) -> tuple[list[_Line], str]:
     """Columns and selections of a Raven table -> its lines, and a note where the labels are in no column of that
     name."""
     column, note = next((name for name in RAVEN_LABELS if name in header), None), ""

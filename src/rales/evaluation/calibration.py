@@ -33,12 +33,12 @@ MIN_TEMPERATURE: Final = 0.01
 MAX_TEMPERATURE: Final = 100.0
 ENDS: Final = {
     MIN_TEMPERATURE: (
-        "the labels are what the model itself finds most probable, as those of clips that it sorted are; of such labels "
-        "the lowest temperature is always the best, and every probability would become 0 or 1"
+        "the labels are what the model itself finds most probable, as those of clips that it sorted are; of such "
+        "labels the lowest temperature is always the best, and every probability would become 0 or 1"
     ),
     MAX_TEMPERATURE: (
-        "the labels agree with what the model says no better than chance does; of such labels the highest temperature is "
-        "always the best, and all classes would become as probable as each other"
+        "the labels agree with what the model says no better than chance does; of such labels the highest temperature "
+        "is always the best, and all classes would become as probable as each other"
     ),
 }
 """End of the range of temperatures -> what it says of the labels when the fit comes to it."""

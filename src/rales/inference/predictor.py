@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rales import __version__
 from rales.audio.open_audio import NoRoom
 from rales.audio.quality import Verdict
 from rales.data import icbhi
@@ -36,7 +35,7 @@ from rales.inference.engines import Engine, Waveforms
 from rales.inference.samples import is_in_memory, recording_paths
 from rales.labels import ICBHI, LabelSet
 from rales.models import hub
-from rales.optional_packages import explain_missing, require_torch
+from rales.optional_packages import explain_missing, package_versions, require_torch
 from rales.progress import progress_bar
 from rales.settings import scored_together
 from rales.training.recipe import ExportedRecipe, Recipe
@@ -329,7 +328,7 @@ class Predictor:
     def describe_answers(self, decision: Decision) -> dict[str, str]:
         """How labels are decided -> what every output says once: the notice, and what made it, the model's digest and
         the version of Rales."""
-        return {"notice": decision.notice, "model": self.digest, "version": __version__}
+        return {"notice": decision.notice, "model": self.digest, "version": package_versions(("rales",))["rales"]}
 
     def answers(
         self,

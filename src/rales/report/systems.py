@@ -285,8 +285,8 @@ def tell_apart(name: str, own: dict[str, Any], names: list[str], settings: list[
 
 
 def show_setting(value: Any) -> str:
-    """A setting as a reader wants it: of a path the last folder and the name, of a digest its beginning, of many numbers
-    in a row their ends."""
+    """A setting as a reader wants it: of a path the last folder and the name, of a digest its beginning, of many
+    numbers in a row their ends."""
     if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
         return value[:8]
     numbers = value if isinstance(value, list) and all(isinstance(each, int) for each in value) else []
