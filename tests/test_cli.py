@@ -292,7 +292,7 @@ def test_predict_gives_the_answer_of_the_library(capsys: Capture, place: Path, t
     assert found["problems"] == []
     assert "not a diagnosis" in found["notice"]
     wanted = rales.load(place / "run").predict(place / "data")
-    assert {str(name): found[str(name)] for name in wanted.attrs} == wanted.attrs
+    assert {name: found[str(name)] for name in wanted.attrs} == wanted.attrs
     answers = pd.DataFrame(found["cycles"])
     assert list(answers.columns) == list(wanted.columns)
     assert np.abs(answers[P].to_numpy() - wanted[P].to_numpy()).max() < 1e-6

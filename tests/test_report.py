@@ -1014,7 +1014,6 @@ def test_long_names_of_systems_stay_in_the_picture(tmp_path: Path, drawn: list[F
     (legend,) = figure.legends
     box, plane, page = legend.get_window_extent(), figure.axes[0].get_window_extent(), figure.bbox
     assert (box.x0 >= 0, box.x1 <= page.x1, box.y0 >= -1, box.y1 < plane.y0) == (True,) * 4
-    figure.savefig("/tmp/h-m3/sp.png")
     assert plane.width > 0.6 * page.width
     titles = [axes.title for figure in drawn for axes in figure.axes if axes.get_title()]
     assert all(title.get_window_extent().x0 >= 0 for title in titles)

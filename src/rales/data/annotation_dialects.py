@@ -146,11 +146,9 @@ def _read_raven(path: Path) -> TextTable | None:
     it is none. A selection of several views is a row of the first."""
     columns, rows, notes = _read_csv(path)
     own = {column.lower(): column for column in columns}
-    if not {*_RAVEN_TIMES, *_RAVEN_PLACE} <= own.keys() or not (
-        labels := {"class", "label", "annotation"} & own.keys()
-    ):
+    label = next((own[name] for name in ("class", "label", "annotation") if name in own), None)
+    if label is None or not {*_RAVEN_TIMES, *_RAVEN_PLACE} <= own.keys():
         return None
-    label = own[next(name for name in ("class", "label", "annotation") if name in labels)]
     more = [column for column in columns if column.startswith("p_")]
 
     def cycles() -> Iterator[TableRow]:
@@ -163,9 +161,7 @@ def _read_raven(path: Path) -> TextTable | None:
             try:
                 end_s = str(round(float(start_s) + float(end) - float(begin), 6))
             except ValueError:
-                raise FileError(
-                    where, f"times {begin!r}, {end!r} and {start_s!r}, expected numbers of seconds"
-                ) from None
+                raise FileError(where, f"times {begin!r}, {end!r}, {start_s!r}, expected numbers of seconds") from None
             said = "" if cells[label].lower().startswith("not judged") else cells[label]
             times = {"path": place, "start_s": start_s, "end_s": end_s, "label": said}
             yield TableRow(where, times | {column: cells[column] for column in more})
