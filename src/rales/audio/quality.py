@@ -174,7 +174,9 @@ def find_remark(found: Measures) -> Verdict | None:
     """Measures -> what is to be said beside a class, None if nothing; first what moves the class."""
     if found.offset > OFFSET:
         large = f"a constant offset {found.offset:.1f} times as large as the sound"
-        return Verdict("dc_offset", f"{large} moves class and probabilities: do not trust them; subtract the mean first")
+        return Verdict(
+            "dc_offset", f"{large} moves class and probabilities: do not trust them; subtract the mean first"
+        )
     if found.dead:
         some = ", ".join(map(str, found.dead))
         return Verdict("dead_channel", f"no sound in channel {some}")
