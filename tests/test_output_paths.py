@@ -102,7 +102,7 @@ def test_a_url_is_no_folder_of_this_machine(capsys: Capture, place: Path, words:
     assert f"{url}: a URL; give a place on this machine" in err
     with pytest.raises(UsageError, match="s3://bucket/run: a URL"):
         begin_run(Path("s3://bucket/run"), {})
-    with pytest.raises(UsageError, match=r"^s3:/bucket/m.safetensors: a URL"):
+    with pytest.raises(UsageError, match=r"^s3://bucket/m.safetensors: a URL"):
         tiny.model().save("s3://bucket/m.safetensors")
     with pytest.raises(UsageError, match="s3://bucket/x: a URL"):
         write_folder("s3://bucket/x", 1, 0)
