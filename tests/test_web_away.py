@@ -151,6 +151,24 @@ def test_a_session_goes_with_all_its_drafts(known: str) -> None:
         assert removed(known) == {"title": title, "kept": ["rales-facts-other"]}
 
 
+def test_a_list_whose_last_part_is_empty_is_the_whole_list() -> None:
+    """As that of a session of exactly as many recordings as its parts hold."""
+    work = """async () => {
+      const { state, update } = await use("state.js");
+      const part = (ids, next) => [
+        200, { recordings: ids.map((id) => ({ id, changed: 1 })), next, mark: "", begun: 0, taken: null },
+      ];
+      service["GET /sessions/s/recordings?after="] = part(["a", "b"], "b");
+      service["GET /sessions/s/recordings?after=b"] = part([], null);
+      update({ session: "s" });
+      await page.refresh();
+      await page.whole();
+      return [state.recordings.map(({ id }) => id), state.whole];
+    }"""
+    with script("listing.js", work, WORLD) as listed:
+        assert listed(None) == [["a", "b"], True]
+
+
 def test_another_session_that_was_opened_meanwhile_stays() -> None:
     """Whoever presses Remove, and chooses another session before the list is there, has meant the one before."""
     work = """async () => {

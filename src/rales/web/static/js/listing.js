@@ -29,8 +29,10 @@ export async function refresh() {
   const next = async (/** @type {string} */ after) => {
     const part = await call("GET", asReader(`/sessions/${state.session}/recordings?${new URLSearchParams({ after })}`));
     if (number !== loads) return null;
-    for (const { id } of part.recordings) known.add(id);
-    mergeLines(part.recordings, part.next === null ? gone(known) : [], { ...part, whole: part.next === null });
+    const { recordings, begun, taken } = part;
+    for (const { id } of recordings) known.add(id);
+    const ended = part.next === null;
+    mergeLines(recordings, ended ? gone(known) : [], { begun, taken, whole: ended });
     return part;
   };
   update({ whole: false });

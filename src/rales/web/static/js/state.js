@@ -67,7 +67,7 @@ export function updateLine(facts, who) {
 
 /** Lines that have come and ids of recordings that are gone -> the list with them; `more` is changed along with it. A line
  * may be overtaken by a later one on its way.
- * @type {(lines: Service.RecordingFacts[], gone: string[], more?: Partial<typeof state>) => void} */
+ * @type {(lines: Service.RecordingFacts[], gone: string[], more?: Partial<Omit<typeof state, "recordings">> & { recordings?: never }) => void} */
 export function mergeLines(lines, gone, more = {}) {
   const list = new Map(state.recordings.map((facts) => [facts.id, facts]));
   for (const facts of lines) {
