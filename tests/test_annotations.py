@@ -237,7 +237,7 @@ def test_every_word_finds_the_annotation_that_check_finds(tmp_path: Path, model:
     explained = attribution.explain_cycle(model, str(sound), len(found))
     assert (explained.start_s, explained.end_s) == (found["start_s"].iloc[-1], found["end_s"].iloc[-1])
     (piece,) = audio_reader.read_chunks(f"file://{sound}", model.recipe.settings.audio)
-    if name != "anna.Txt":
+    if name not in ("anna.Txt", "anna.Table.1.selections.txt"):
         assert piece.cycles.true_label == found["label"].tolist()
         assert str(tmp_path) not in piece.cycles.note.removeprefix(f"the text beside file://{sound}")
 

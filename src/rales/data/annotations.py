@@ -31,8 +31,8 @@ from rales.data.reader import (
 from rales.errors import FileError, FileProblem
 from rales.labels import CLASSES, ICBHI, LabelSet
 
-# anna.txt goes before anna.raven.txt; the last is what Raven proposes
-PROGRAMS = ("", ".raven", ".audacity", ".Table.1.selections")
+RAVENS_OWN = ".Table.1.selections"  # what Raven proposes
+PROGRAMS = ("", ".raven", ".audacity", RAVENS_OWN)  # anna.txt goes before anna.raven.txt
 NOT_JUDGED = "not judged"  # how the label of a cycle without a class begins in the files of `formats`
 RAVEN_LABELS = ("class", "label", "annotation")  # columns, the first that is there
 

@@ -26,7 +26,7 @@ from rales.audio.open_audio import AUDIO_SUFFIXES, FULL, UNREAD_SUFFIXES, NoRoom
 from rales.audio.padding import prepare_waveform
 from rales.audio.quality import Verdict
 from rales.data.annotation_dialects import TableRow
-from rales.data.annotations import Annotation, names_beside
+from rales.data.annotations import RAVENS_OWN, Annotation, names_beside
 from rales.data.manifest import cycles_of_rows, is_marked_by_person
 from rales.data.reader import Cycle, list_files
 from rales.data.recording_annotations import (
@@ -244,9 +244,9 @@ def fetch_annotation(url: str, files: Any, parent: str, copy: Path) -> None:
     """URL of a recording, its file system and folder there, its copy -> the annotation lies beside the copy too, if
     there is one. Errors: StoreError; that no answer came does not mean that there is none.
 
-    A name in mixed case is not asked for: each that is not there costs a request.
+    A name in mixed case and Raven's own are not asked for: each that is not there costs a request.
     """
-    names = [name for name in names_beside(copy) if name.suffix in (".txt", ".TXT")]
+    names = [name for name in names_beside(copy) if name.suffix in (".txt", ".TXT") and RAVENS_OWN not in name.name]
     places = [f"{parent}/{name.name}" for name in names]
 
     def fetch_all() -> list[bytes | Exception]:
