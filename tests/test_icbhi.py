@@ -334,7 +334,7 @@ def test_patient_on_both_sides(folder: Path) -> None:
         ("0.1\t0.5\t0\t0\t0\n", "line 1: 5 columns"),
         ("0.1\thalf\t0\t0\n", "line 1: start and end are '0.1' and 'half', expected numbers"),
         ("0.1\tnan\t0\t0\n", "line 1: start and end are '0.1' and 'nan', expected numbers"),
-        ("0,1\t0,5\t0\t0\n", "line 1: start and end are '0,1' and '0,5', expected numbers"),
+        ("0,1\t0,5\t0\t0\n", "line 1: its times have decimal commas (0,5), expected decimal points (0.5)"),
         ("\n0.1\t0.5\t0\t2\n", "line 2: crackles and wheezes are '0' and '2', expected 0 or 1"),
         ("0.5\t0.1\t0\t0\n", "line 1: the cycle ends at 0.1 s, not after its start at 0.5 s"),
         ("0.5\t0.5\t0\t0\n", "line 1: the cycle ends at 0.5 s"),
@@ -497,7 +497,7 @@ def test_annotations_of_one_name_far_from_their_recordings_stay_a_problem(tmp_pa
         (tmp_path / visit).mkdir()
         soundfile.write(tmp_path / visit / "anna.wav", np.full(4000, 0.1 * (number + 1)), 4000)
     (tmp_path / "anna.txt").write_text(GOOD)
-    assert "anna is there 2 times" in rales.data.audit_data(tmp_path).problems[1]
+    assert "anna is there 2 times" in rales.data.audit_data(tmp_path).problems[0]
 
 
 def test_recordings_of_the_database_that_differ_stay_a_problem(folder: Path) -> None:
