@@ -328,8 +328,10 @@ def test_independent_classes_from_the_table_to_the_artefact(sounds: Path, tmp_pa
     assert "confusion" not in figures
 
     evaluated = json.loads(run(capsys, "evaluate", model, "--data", table, "--device", "cpu", "--json"))
-    same = ["specificity", "sensitivity", "score", "confusion_per_class", "by_class", "validation_temperature"]
+    same = ["specificity", "sensitivity", "score", "confusion_per_class", "by_class"]
     assert {name: evaluated[name] for name in same} == {name: figures[name] for name in same}
+    # of other batches than in training, so that the last bits may differ
+    assert evaluated["validation_temperature"] == pytest.approx(figures["validation_temperature"], rel=1e-4)
     assert "falsely named" in run(capsys, "evaluate", model, "--data", table, "--device", "cpu")
 
     stored = pd.read_csv(model / "predictions.csv")

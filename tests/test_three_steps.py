@@ -2,12 +2,13 @@
 
 Float32, one thread, 20 train cycles of a second in one batch an epoch, so that an epoch is a step. On the processor and
 the torch that made the record every number is equal to the last bit; elsewhere sums are ordered otherwise, and the
-losses are equal to five digits. `python -m tests.test_three_steps` writes the record again: a change of it is a change
-of somebody's system, so it says so in the commit.
+losses are equal to three digits (2e-4 was seen between two vendors). `python -m tests.test_three_steps` writes the
+record again: a change of it is a change of somebody's system, so it says so in the commit.
 """
 
 import hashlib
 import json
+import platform
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,10 @@ OWN_LENGTH = ("lungrn_nl", "lungattn")  # the picture of a whole cycle, whatever
 
 
 def machine() -> str:
-    """-> what decides in which order sums are taken."""
-    return f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
+    """-> what decides in which order sums are taken: one library of products goes by the processor's vendor, too."""
+    facts = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    vendor = next((line.split(":")[1].strip() for line in facts.splitlines() if line.startswith("vendor_id")), "")
+    return f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {vendor or platform.machine()}"
 
 
 def trained(name: str, data: Path, out: Path) -> dict[str, Any]:
@@ -78,7 +81,7 @@ def test_three_steps_are_those_of_the_record(
     assert now["losses"].keys() == known["losses"].keys()
     for stage, losses in known["losses"].items():
         expected = [float.fromhex(loss) for loss in losses]
-        assert [float.fromhex(loss) for loss in now["losses"][stage]] == pytest.approx(expected, rel=1e-5)
+        assert [float.fromhex(loss) for loss in now["losses"][stage]] == pytest.approx(expected, rel=1e-3)
 
 
 def write_record() -> None:
