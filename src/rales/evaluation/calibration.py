@@ -136,7 +136,7 @@ def fit_calibration(
     """
     targets, p = as_targets(class_numbers, label_set), as_probabilities(probabilities, label_set)
     if problem := describe_end(targets, p, label_set):
-        log.warning("no temperature is learned from the %s: %s", origin, problem)
+        log.warning("the best temperature for the %s is at the end of its range: %s", origin, problem)
     temperature = fit_probability_temperature(targets.ravel(), as_exclusive(p, label_set))
     cooled = cool_probabilities(p, temperature, label_set)
     try:
