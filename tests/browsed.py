@@ -150,3 +150,9 @@ def plays(page: Page, *, now: bool = True) -> None:
 
 def saved(page: Page) -> None:
     expect(page.locator("#saved")).to_have_text("Saved")
+
+
+def leave_dialog(page: Page) -> None:
+    """Escape; the browser closes a dialog a moment after the key, and until then no key means a cycle."""
+    page.keyboard.press("Escape")
+    expect(page.locator("dialog[open]")).to_have_count(0)

@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.browsed import Open, answered, choose, fresh_session, labels
+from tests.browsed import Open, answered, choose, fresh_session, labels, leave_dialog
 from tests.served import new_session, recording, upload
 
 
@@ -69,7 +69,7 @@ def test_axe_finds_nothing_serious(place: Path, open_page: Open, scheme: Any, wi
         expect(page.locator("dialog[open]")).to_be_visible()
         assert violations(page) == []
         fits(page)
-        page.keyboard.press("Escape")
+        leave_dialog(page)
     if narrow:
         page.locator("#screen-queue").click()
         assert violations(page) == []
@@ -80,7 +80,7 @@ def test_axe_finds_nothing_serious(place: Path, open_page: Open, scheme: Any, wi
     for dialog in ("conflict", "imports"):
         page.evaluate(f"document.querySelector('#{dialog}').showModal()")
         assert violations(page) == []
-        page.keyboard.press("Escape")
+        leave_dialog(page)
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1360), ("dark", 390)])
@@ -97,7 +97,7 @@ def test_axe_finds_nothing_serious_in_readers_and_runs(
     page.locator("#session").select_option(label=f"Readers {width}")
     page.locator("#show-reader").click()
     assert violations(page) == []
-    page.keyboard.press("Escape")
+    leave_dialog(page)
     show_view(page, "readers")
     expect(page.locator("#differences li")).to_have_count(1)
     assert violations(page) == []

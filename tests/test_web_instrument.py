@@ -14,7 +14,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from rales.web import example
-from tests.browsed import Open, answered, choose, drop, labels, plays, saved, times
+from tests.browsed import Open, answered, choose, drop, labels, leave_dialog, plays, saved, times
 from tests.served import recording
 
 RATE_HZ = 8000
@@ -205,7 +205,7 @@ def test_events_are_marked_changed_saved_and_read_back(place: Path, open_page: O
         page.locator("#export-events [value=aoef]").click()
     file = place / "back.json"
     download.value.save_as(file)
-    page.keyboard.press("Escape")
+    leave_dialog(page)
     for _ in before:
         page.keyboard.press("g")
         page.keyboard.press("Delete")

@@ -12,7 +12,7 @@ from scipy import signal
 
 from rales import __version__
 from rales.web import STATIC
-from tests.browsed import Open, answered, choose, drop, export, labels, plays, saved, times
+from tests.browsed import Open, answered, choose, drop, export, labels, leave_dialog, plays, saved, times
 from tests.served import recording, until
 
 # From the drop to the export
@@ -140,7 +140,7 @@ def test_with_the_keyboard_alone(place: Path, open_page: Open) -> None:
     page.keyboard.press("?")
     expect(page.get_by_role("dialog")).to_be_visible()
     page.get_by_label("Single-key shortcuts").uncheck()
-    page.keyboard.press("Escape")
+    leave_dialog(page)
     page.keyboard.press("4")
     assert labels(page) == ["normal"]
 
@@ -240,7 +240,7 @@ def test_themes_are_one_set_of_colours(place: Path, open_page: Open) -> None:
     page.locator("#theme").select_option("auto")
     until(lambda: dark in painted(page))
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(14, 18, 22)"
-    page.keyboard.press("Escape")
+    leave_dialog(page)
     page.keyboard.press("2")  # cycle 1 is confirmed, the next one is not
     expect(page.locator(".confirmed").first).to_be_visible()
     page.emulate_media(forced_colors="active")  # of which a background says nothing
