@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,8 +33,7 @@ from rales.web.service import Service
 from rales.web.settings import Settings
 from rales.web.store import Store
 
-TICKS = os.sysconf("SC_CLK_TCK")
-IDLE_S = 20.0
+IDLE_S = 60.0  # three times as long as the service is silent
 SCROLLED_S = 5.0
 WAIT_S = 300.0  # for what a busy machine takes longest to show
 WATCHED_S = 60.0  # of a folder that is opened
@@ -157,11 +157,15 @@ def measure_list(door: str, pid: int, page: Page) -> None:
         )
         say(f"another order of them ({order})", f"{took_ms:.0f} ms")
     page.wait_for_timeout(10_000)  # until the decoder is warm and nothing is new
-    browser = [each for each in family(os.getpid()) if each != os.getpid() and each not in family(pid)]
-    before = processor_s(family(pid)), processor_s(browser)
+    service = family(pid)
+    browser = [each for each in family(os.getpid()) if each not in (os.getpid(), *service) and not is_driver(each)]
+    before = [threads_s(each) for each in (service, browser)]
     page.wait_for_timeout(1000 * IDLE_S)
-    after = processor_s(family(pid)), processor_s(browser)
-    spent = [100 * (now - was) / IDLE_S for was, now in zip(before, after, strict=True)]
+    after = [threads_s(each) for each in (service, browser)]
+    spent = [
+        100 * sum(s - was.get(thread, 0.0) for thread, s in now.items()) / IDLE_S
+        for was, now in zip(before, after, strict=True)
+    ]
     say("an idle service, an idle page (of one core)", f"{spent[0]:.2f} %, {spent[1]:.2f} %")
 
 
@@ -280,16 +284,20 @@ def room(store: Path) -> int:
     return sum(each.stat().st_size for each in store.rglob("*") if each.is_file() and "example" not in each.parts)
 
 
-def processor_s(processes: list[int]) -> float:
-    """-> processor time of processes so far."""
-    total = 0
+def is_driver(process: int) -> bool:
+    """Whether a process is Playwright's own, which no page needs."""
+    return b"/driver/node" in Path(f"/proc/{process}/cmdline").read_bytes()
+
+
+def threads_s(processes: list[int]) -> dict[str, float]:
+    """-> processor time of each thread of processes so far: to the nanosecond, since work that the clock's tick itself
+    wakes is counted by ticks several times over."""
+    found = {}
     for each in processes:
-        try:
-            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        total += int(fields[11]) + int(fields[12])
-    return total / TICKS
+        for thread in Path(f"/proc/{each}/task").glob("*/schedstat"):
+            with suppress(OSError):  # it has ended
+                found[f"{thread}"] = int(thread.read_text().split()[0]) / 1e9
+    return found
 
 
 def write_breaths(path: Path, minutes: float) -> Path:

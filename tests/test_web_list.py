@@ -271,3 +271,24 @@ def test_a_line_that_was_overtaken_on_its_way_is_left_out() -> None:
         late = [line("a", 4, "late"), line("b", 6, "next"), line("c", 1)]
         assert merge({"lines": late, "gone": []}) == [line("a", 5), line("b", 6, "next"), line("c", 1)]
         assert merge({"lines": [], "gone": ["b", "unknown"]}) == [line("a", 5), line("c", 1)]
+
+
+def test_a_message_that_says_nothing_new_is_told_nobody() -> None:
+    """One comes every few seconds, and to lay out a list of thousands takes half a second."""
+    work = """([lines, gone, more]) => {
+      globalThis.told = [];
+      if (!globalThis.hears) page.when(["recordings", "begun", "taken", "whole"], () => globalThis.told.push(1));
+      globalThis.hears = true;
+      page.mergeLines(lines, gone, more);
+      const { begun, taken, whole } = page.state;
+      return [globalThis.told.length, begun, taken, whole];
+    }"""
+    with script("state.js", work) as merge:
+        assert merge([[], [], {"begun": 0, "taken": None}]) == [0, 0, None, True]
+        assert merge([[], [], {"begun": 3, "taken": None}]) == [1, 3, None, True]
+        for told in (1, 0):
+            assert merge([[], [], {"begun": 3, "taken": [1, 2]}]) == [told, 3, [1, 2], True]
+        assert merge([[], [], {"begun": 3, "taken": [2, 2], "whole": True}]) == [1, 3, [2, 2], True]
+        for told in (1, 0):
+            assert merge([[], [], {"begun": 3, "taken": None, "whole": False}]) == [told, 3, None, False]
+        assert merge([[{"id": "a", "changed": 1}], [], {"begun": 3, "taken": None}]) == [1, 3, None, False]

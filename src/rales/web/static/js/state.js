@@ -66,17 +66,21 @@ export function updateLine(facts, who) {
 }
 
 /** Lines that have come and ids of recordings that are gone -> the list with them; `more` is changed along with it. A line
- * may be overtaken by a later one on its way.
- * @type {(lines: Service.RecordingFacts[], gone: string[], more?: Partial<Omit<typeof state, "recordings">> & { recordings?: never }) => void} */
+ * may be overtaken by a later one on its way, and what is as it was is told nobody: the service says every few seconds only
+ * that it is there.
+ * @type {(lines: Service.RecordingFacts[], gone: string[], more?: Partial<Pick<typeof state, "begun" | "taken" | "whole">>) => void} */
 export function mergeLines(lines, gone, more = {}) {
-  const list = new Map(state.recordings.map((facts) => [facts.id, facts]));
-  for (const facts of lines) {
-    const known = list.get(facts.id);
-    if (!known || known.changed <= facts.changed) list.set(facts.id, facts);
+  const told = /** @type {[string, unknown][]} */ (Object.entries(more)).filter(([part, value]) => `${value}` !== `${state[/** @type {"begun"} */ (part)]}`);
+  if (lines.length || gone.length) {
+    const list = new Map(state.recordings.map((facts) => [facts.id, facts]));
+    for (const facts of lines) {
+      const known = list.get(facts.id);
+      if (!known || known.changed <= facts.changed) list.set(facts.id, facts);
+    }
+    for (const id of gone) list.delete(id);
+    told.push(["recordings", [...list.values()]]);
   }
-  for (const id of gone) list.delete(id);
-  const changed = lines.length || gone.length;
-  update({ ...more, ...(changed ? { recordings: [...list.values()] } : {}) });
+  if (told.length) update(Object.fromEntries(told));
 }
 
 export const EXAMPLE = "example"; // the recording that is shown where there is none; what is done to it is not kept
