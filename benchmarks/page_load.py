@@ -33,6 +33,7 @@ from rales.web.service import Service
 from rales.web.settings import Settings
 from rales.web.store import Store
 
+SETTLED_S = 45.0  # until the decoder is warm, nothing is new and the browser has tidied its memory
 IDLE_S = 60.0  # three times as long as the service is silent
 SCROLLED_S = 5.0
 WAIT_S = 300.0  # for what a busy machine takes longest to show
@@ -156,7 +157,7 @@ def measure_list(door: str, pid: int, page: Page) -> None:
             order,
         )
         say(f"another order of them ({order})", f"{took_ms:.0f} ms")
-    page.wait_for_timeout(10_000)  # until the decoder is warm and nothing is new
+    page.wait_for_timeout(1000 * SETTLED_S)
     service = family(pid)
     browser = [each for each in family(os.getpid()) if each not in (os.getpid(), *service) and not is_driver(each)]
     before = [threads_s(each) for each in (service, browser)]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 STATIC = Path(__file__).parent / "static"
 STORE = ".rales"  # in a project's folder, what people say of its recordings
 SENT_BYTES = 1 << 17  # of an answer that the system keeps before they are read
+LOOK_S = 0.5  # between two looks of the server whether it is to end; ten looks a second cost 1 % of some processors
 LAST_S = 9.0  # that the service may take to end after the first signal; nothing that it has confirmed is lost then
 
 
@@ -147,6 +148,10 @@ def make_server(
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             begun()
+
+        async def main_loop(self) -> None:
+            while not await self.on_tick(0):  # 0: the date of its answers is that of now
+                await asyncio.sleep(LOOK_S)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             ended()
