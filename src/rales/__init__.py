@@ -2,9 +2,9 @@
 
 A research tool, not a diagnosis.
 
-    table = rales.predict("recording.wav")        # by the model of the package, one row per breathing cycle
-    model = rales.load("runs/m2d")                # a run folder of `rales train`
-    table = model.predict(["recording.wav"])      # one row per breathing cycle
+    table = rales.predict("recording.wav")    # the model of the package; a row per breathing cycle
+    model = rales.load("runs/m2d")            # a run folder of `rales train`
+    table = model.predict(["recording.wav"])
 """
 
 from pathlib import Path
