@@ -625,6 +625,18 @@ def test_same_seed_twice_counts_once_and_same_folder_is_read_once(tmp_path: Path
     assert f"{tmp_path / 'b'}: the same system and seed as {tmp_path / 'a'}" in text
 
 
+def test_an_own_recipe_is_the_same_wherever_its_file_lies(tmp_path: Path) -> None:
+    """And another one where the file holds something else."""
+    for name, place, digest in (("a", "here", "ab"), ("b", "there", "ab"), ("c", "here", "cd")):
+        file = write_run(tmp_path / name, SEED0) / "config.json"
+        record = json.loads(file.read_text())
+        record["recipe_source"] = {"file": f"{place}/own.py", "name": "mine", "sha256": digest}
+        file.write_text(json.dumps(record))
+    text = scores_table([tmp_path])
+    assert f"{tmp_path / 'b'}: the same system and seed as {tmp_path / 'a'}" in text
+    assert f"{tmp_path / 'c'}: " not in text
+
+
 def test_other_settings_are_another_system(tmp_path: Path) -> None:
     for ratio in ("mr6", "mr7"):
         write_run(tmp_path / ratio, variant="vanilla", weights=f"m2d_vit_base-80x608p16x16-221006-{ratio}")

@@ -117,10 +117,11 @@ def run_folders(paths: Iterable[Path]) -> list[Path]:
 
 
 def system_identity(run: Run) -> str:
-    """What makes two runs seeds of one system: everything but the seed and what cannot change a result."""
+    """What makes two runs seeds of one system: everything but the seed, where the file of an own recipe lies, and
+    what cannot change a result."""
     config = {k: v for k, v in run.config.items() if k not in CANNOT_CHANGE_A_SYSTEM}
-    source = run.record.get("recipe_source")
-    return repr((run.recipe, source, sorted(config.items()), run.split.get("digest"), run.label_set))
+    source = {key: value for key, value in (run.record.get("recipe_source") or {}).items() if key != "file"}
+    return repr((run.recipe, sorted(source.items()), sorted(config.items()), run.split.get("digest"), run.label_set))
 
 
 def read_run(folder: Path) -> Run:
