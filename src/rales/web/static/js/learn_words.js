@@ -44,7 +44,7 @@ const many = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 export function surveyWords({ cycles, recordings, patients, unnamed, heard, left_out }) {
   const said = [`Confirmed by a person: ${many(cycles, "cycle")} of ${many(patients, "patient")}, in ${many(recordings, "recording")}.`];
   if (unnamed) said.push(`${many(unnamed, "recording")} without a patient in the name: each counts as a patient.`);
-  if (heard) said.push(`The model was trained on ${many(heard, "patient")} of them: these do not calibrate it.`);
+  if (heard) said.push(`The model was trained on ${many(heard, "patient")} of them: ${heard === 1 ? "that one does" : "these do"} not calibrate it.`);
   if (heard === null) said.push("The model does not tell whom it was trained on; these patients may be among them.");
   return [...said, ...left_out.map((sentence) => `Left out: ${sentence}`)];
 }
