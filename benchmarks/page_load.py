@@ -287,12 +287,15 @@ def room(store: Path) -> int:
 
 def is_driver(process: int) -> bool:
     """Whether a process is Playwright's own, which no page needs."""
-    return b"/driver/node" in Path(f"/proc/{process}/cmdline").read_bytes()
+    try:
+        return b"/driver/node" in Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:  # it has ended
+        return False
 
 
 def threads_s(processes: list[int]) -> dict[str, float]:
     """-> processor time of each thread of processes so far: to the nanosecond, since work that the clock's tick itself
-    wakes is counted by ticks several times over."""
+    wakes is counted by ticks several times over. A thread that ends later takes its time along."""
     found = {}
     for each in processes:
         for thread in Path(f"/proc/{each}/task").glob("*/schedstat"):

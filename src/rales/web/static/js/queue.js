@@ -24,7 +24,7 @@ const { compare } = new Intl.Collator(undefined, { numeric: true });
 export function start(openRecording, changed) {
   open = openRecording;
   rows = longList(byId("list"), /** @type {HTMLElement} */ (byId("list").closest(".queue-list")));
-  when(["recordings", "current", "whole", "begun", "taken"], showList);
+  when(["recordings", "current", "whole", "begun", "taken", "models"], showList);
   for (const id of /** @type {const} */ (["find", "show", "order"]))
     byId(id).addEventListener("input", () => {
       changed();

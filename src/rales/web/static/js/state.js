@@ -66,8 +66,8 @@ export function updateLine(facts, who) {
 }
 
 /** Lines that have come and ids of recordings that are gone -> the list with them; `more` is changed along with it. A line
- * may be overtaken by a later one on its way, and what is as it was is told nobody: the service says every few seconds only
- * that it is there.
+ * may be overtaken by a later one on its way. What of `more` is as it was is told nobody: every few seconds the service says
+ * only that it is there.
  * @type {(lines: Service.RecordingFacts[], gone: string[], more?: Partial<Pick<typeof state, "begun" | "taken" | "whole">>) => void} */
 export function mergeLines(lines, gone, more = {}) {
   const told = /** @type {[string, unknown][]} */ (Object.entries(more)).filter(([part, value]) => `${value}` !== `${state[/** @type {"begun"} */ (part)]}`);
