@@ -568,13 +568,19 @@ def recorded(place: Path, client: httpx.Client) -> dict[str, Any]:
     return upload(client, new_session(client, "Events"), recording(place))
 
 
+@pytest.fixture
+def unread(place: Path, client: httpx.Client) -> dict[str, Any]:
+    """A recording of which nobody has said anything, whatever tests ran before."""
+    return upload(client, new_session(client, "Revisions"), recording(place))
+
+
 def save_events(client: httpx.Client, recording: str, events: Any, **more: Any) -> httpx.Response:
     return client.post("/annotations", json={"recording": recording, "cycles": ONE_CYCLE, "events": events, **more})
 
 
-def test_events_are_revisions_of_the_annotation(client: httpx.Client, recorded: dict[str, Any]) -> None:
-    recording = recorded["id"]
-    assert recorded["events"] == []
+def test_events_are_revisions_of_the_annotation(client: httpx.Client, unread: dict[str, Any]) -> None:
+    recording = unread["id"]
+    assert unread["events"] == []
     given = [
         CRACKLE,
         {**WHEEZE, "start_s": 0.45004, "low_hz": 720.04},
