@@ -135,9 +135,7 @@ def fit_calibration(
     logged as a warning (`ENDS`); at the lower end the temperature stays 1.
     """
     targets, p = as_targets(class_numbers, label_set), as_probabilities(probabilities, label_set)
-    if problem := describe_end(targets, p, label_set):
-        log.warning("the best temperature for the %s is at the end of its range: %s", origin, problem)
-    temperature = fit_probability_temperature(targets.ravel(), as_exclusive(p, label_set))
+    temperature = fit_probability_temperature(targets.ravel(), as_exclusive(p, label_set), origin)
     cooled = cool_probabilities(p, temperature, label_set)
     try:
         threshold = normal_threshold(targets, cooled, label_set)
@@ -221,10 +219,13 @@ def calibrated_metrics(
     }
 
 
-def fit_probability_temperature(true: IntArray, probabilities: Probabilities) -> float:
+def fit_probability_temperature(true: IntArray, probabilities: Probabilities, origin: str = "") -> float:
     """(N,) classes, (N, C) probabilities -> `fit_temperature` of their logarithms; 1, which changes nothing, where that
-    comes to its lower end, for certainty is not learned from cycles that are all right."""
+    comes to its lower end, for certainty is not learned from cycles that are all right. Either end is logged as a
+    warning where `origin` says whose cycles they are."""
     temperature = fit_temperature(as_logits(probabilities), true)
+    if origin and temperature in ENDS:
+        log.warning("the best temperature for the %s is at the end of its range: %s", origin, ENDS[temperature])
     return 1.0 if temperature == MIN_TEMPERATURE else temperature
 
 
